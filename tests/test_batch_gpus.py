@@ -47,6 +47,16 @@ def test_lost_gpu_serves_no_batch() -> None:
     assert keep_batch_gpus(sample, None, "auto").gpus == STATES[1:2]
 
 
+@pytest.mark.parametrize(("device", "indices"), [("auto", [1, 2]), ("cuda:0", []), ("cuda:1", [1])])
+@pytest.mark.parametrize("visible_devices", [None, "0,1,2"])
+def test_lost_gpu_does_not_renumber_the_others(visible_devices: str | None, device: str, indices: list[int]) -> None:
+    sample = make_gpu_sample(replace(STATES[0], uuid="", state="lost"), *STATES[1:])
+    assert [state.index for state in keep_batch_gpus(sample, visible_devices, device).gpus] == indices
+    gpus = [Gpu(0, "", "GPU 0", None, None, fault="lost")]
+    gpus += [Gpu(state.index, state.uuid, state.name, None, None) for state in STATES[1:]]
+    assert [gpu.index for gpu in choose_device_gpus(gpus, visible_devices, device)] == indices
+
+
 @pytest.mark.parametrize(("is_mig_enabled", "visible_devices"), [(True, None), (False, "MIG-1"), (True, "MIG-1")])
 def test_free_memory_of_a_mig_instance_is_unknown(is_mig_enabled: bool, visible_devices: str | None) -> None:
     sample = make_gpu_sample(replace(STATES[1], is_mig_enabled=is_mig_enabled))

@@ -1,16 +1,20 @@
 """The GPUs for which the engine starts workers."""
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_nvml import FakeNvml
 
+from wantui.batches import enqueue
 from wantui.cli import doctor
 from wantui.cli.doctor import check_driver_supports_torch
 from wantui.engine.slots import create_worker_slots
 from wantui.gpu.monitor import GpuMonitor
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError, find_device_remarks, query_gpus, select_visible_gpus
+from wantui.queue.state_dir import StateDirectory
 
 GPUS = tuple(Gpu(i, f"GPU-{letter}0000", "H100", 80_000_000_000, 0) for i, letter in enumerate("abcd"))
 INSTANCES = (Gpu(0, "MIG-e1", "H100 1g.10gb", 10_000_000_000, 0), Gpu(0, "MIG-e2", "H100 1g.10gb", 10_000_000_000, 0))
@@ -78,19 +82,62 @@ def test_lost_gpu_hides_no_other_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = FakeNvml(gpus=3, lost=(1,))
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     report = query_gpus()
-    assert ([gpu.index for gpu in report.gpus], report.reason) == ([0, 2], None)
-    assert report.unreadable == ("GPU 1 cannot be used: code 15",)
-    assert find_device_remarks(report, None) == list(report.unreadable)
+    assert [(gpu.index, gpu.fault) for gpu in report.gpus] == [(0, ""), (1, "code 15"), (2, "")]
+    assert report.reason is None
+    assert find_device_remarks(report, None) == report.unusable == ["GPU 1 cannot be used: code 15"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
     finding = next(doctor._check_gpus(None))
     assert (finding.state, finding.result) == ("problem", "GPU 1 cannot be used: code 15")
+
+
+LOST_FIRST = (replace(GPUS[0], uuid="", fault="code 15"), *GPUS[1:3])
+
+
+@pytest.mark.parametrize(
+    ("setting", "uuid_by_device"),
+    [
+        (None, {"cuda:1": "GPU-b0000", "cuda:2": "GPU-c0000"}),
+        ("0,1,2", {"cuda:1": "GPU-b0000", "cuda:2": "GPU-c0000"}),
+        ("2,0,1", {"cuda:0": "GPU-c0000", "cuda:2": "GPU-b0000"}),
+    ],
+)
+def test_lost_gpu_keeps_its_number_and_gets_no_worker(setting: str | None, uuid_by_device: dict[str, str]) -> None:
+    slots = create_worker_slots(select_visible_gpus(LOST_FIRST, setting), None)
+    assert {slot.served_devices[-1]: slot.added_environment["CUDA_VISIBLE_DEVICES"] for slot in slots} == uuid_by_device
+    assert [slot.name for slot in slots] == [f"worker-{name.removeprefix('cuda:')}" for name in uuid_by_device]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "0",
+            "CUDA_VISIBLE_DEVICES=0 selects no usable GPU; this machine has 0 (cannot be used: code 15), 1 (GPU-b0000)",
+        ),
+        ("GPU-a,1", "GPU-a matches no GPU; this machine has 0 (cannot be used: code 15), 1 (GPU-b0000)"),
+    ],
+)
+def test_refusal_of_a_selection_names_the_lost_gpu(setting: str, message: str) -> None:
+    with pytest.raises(NoSuchGpuError) as refused:
+        select_visible_gpus(LOST_FIRST, setting)
+    assert message in str(refused.value)
+
+
+def test_batch_for_a_lost_gpu_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(enqueue, "query_gpus", lambda: GpuReport(LOST_FIRST, "580", None))
+    state_dir = StateDirectory(tmp_path)
+    enqueue.check_device_exists(state_dir, "cuda:2")
+    with pytest.raises(enqueue.UnknownDeviceError, match=r"cuda:0: .*GPU 0 cannot be used: code 15"):
+        enqueue.check_device_exists(state_dir, "cuda:0")
+    assert [gpu.index for gpu in enqueue._list_device_gpus(state_dir, "cuda:2")] == [2]
 
 
 def test_gpus_of_other_jobs_are_neither_listed_nor_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml: Any = FakeNvml(gpus=4, hidden=(0, 2))
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     report = query_gpus()
-    assert ([gpu.index for gpu in report.gpus], report.unreadable) == ([0, 1], ())
+    assert ([gpu.index for gpu in report.gpus], report.unusable) == ([0, 1], [])
     sample = GpuMonitor(lambda _: None, nvml=nvml).read_sample()
     assert [(gpu.index, gpu.state) for gpu in sample.gpus] == [(0, "ok"), (1, "ok")]
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(gpus=2, hidden=(0, 1)))
@@ -100,7 +147,8 @@ def test_gpus_of_other_jobs_are_neither_listed_nor_numbered(monkeypatch: pytest.
 def test_machine_with_only_lost_gpus_reports_that_videos_run_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(lost=(0,)))
     report = query_gpus()
-    assert (report.gpus, report.reason) == ((), "GPU 0 cannot be used: code 15")
+    assert report.reason == "GPU 0 cannot be used: code 15"
+    assert [slot.torch_device for slot in create_worker_slots(select_visible_gpus(report.gpus, "0"), None)] == ["cpu"]
     assert find_device_remarks(report, None) == ["GPU 0 cannot be used: code 15: videos run on the CPU"]
     assert find_device_remarks(report, "") == []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wantui.engine.slots import VISIBLE_DEVICES
 from wantui.gpu.monitor import GpuSample, GpuState
-from wantui.gpu.nvml import Gpu, NoSuchGpuError, select_visible_gpus
+from wantui.gpu.nvml import Gpu, NoSuchGpuError, list_usable_gpus, select_visible_gpus
 from wantui.queue.engine_lock import read_engine_info
 
 
@@ -23,7 +23,7 @@ def read_visible_devices(state_directory: Path | None) -> str | None:
 
 
 def choose_device_gpus(gpus: Sequence[Gpu], visible_devices: str | None, device: str) -> list[Gpu]:
-    """Return the GPUs that serve a batch with this device; all if CUDA_VISIBLE_DEVICES is invalid.
+    """Return the usable GPUs that serve a batch with this device; all if CUDA_VISIBLE_DEVICES is invalid.
 
     Args:
         device: auto, cuda, or cuda:N, the GPU at place N of CUDA_VISIBLE_DEVICES.
@@ -31,9 +31,9 @@ def choose_device_gpus(gpus: Sequence[Gpu], visible_devices: str | None, device:
     try:
         visible_gpus = select_visible_gpus(tuple(gpus), visible_devices)
     except NoSuchGpuError:  # a new batch is refused for this reason
-        return list(gpus)
+        return list_usable_gpus(gpus)
     number = device.removeprefix("cuda:")
-    return visible_gpus[int(number) : int(number) + 1] if number.isdigit() else visible_gpus
+    return list_usable_gpus(visible_gpus[int(number) : int(number) + 1] if number.isdigit() else visible_gpus)
 
 
 def keep_batch_gpus(sample: GpuSample, visible_devices: str | None, device: str) -> GpuSample:
@@ -41,10 +41,13 @@ def keep_batch_gpus(sample: GpuSample, visible_devices: str | None, device: str)
 
     Name and free memory of a MIG instance are unknown: the driver reports those of the whole GPU.
     """
-    states = [_hide_whole_gpu(state) if state.is_mig_enabled else state for state in sample.gpus if state.state == "ok"]
+    states = [_hide_whole_gpu(state) if state.is_mig_enabled else state for state in sample.gpus]
     if any(entry.strip().startswith("MIG-") for entry in (visible_devices or "").split(",")):
-        return replace(sample, gpus=tuple(map(_hide_whole_gpu, states)))
-    gpus = [Gpu(state.index, state.uuid, state.name, state.memory_total, state.memory_used) for state in states]
+        return replace(sample, gpus=tuple(_hide_whole_gpu(state) for state in states if state.state == "ok"))
+    gpus = [
+        Gpu(state.index, state.uuid, state.name, None, None, fault="" if state.state == "ok" else state.state)
+        for state in states
+    ]
     indices = [gpu.index for gpu in choose_device_gpus(gpus, visible_devices, device)]
     state_by_index = {state.index: state for state in states}
     return replace(sample, gpus=tuple(state_by_index[index] for index in indices))

@@ -16,7 +16,7 @@ from wantui.engine.control import Engine, find_engine
 from wantui.engine.slots import create_worker_slots
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.gpu.nvml import Gpu, query_gpus, select_visible_gpus
+from wantui.gpu.nvml import Gpu, list_usable_gpus, query_gpus, select_visible_gpus
 from wantui.planning import Batch, BatchPreview, Recipe
 from wantui.planning.fp8 import MIN_COMPUTE_CAPABILITY, explain_missing_fp8
 from wantui.planning.memory_plan import find_plan
@@ -84,6 +84,7 @@ def check_device_exists(state_dir: StateDirectory, device: str, on_locked: LockL
             raise UnknownDeviceError(
                 f"cannot use model_settings.device: {device}: the running engine has {', '.join(engine.device_names)}. "
                 "If the device was added later, restart the engine: wantui engine stop"
+                + "".join(f". {remark}" for remark in query_gpus().unusable)
             )
         return
     if device == "cpu":  # every engine has a CPU
@@ -91,7 +92,7 @@ def check_device_exists(state_dir: StateDirectory, device: str, on_locked: LockL
     report = query_gpus()
     gpus = select_visible_gpus(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not any(device in slot.served_devices for slot in create_worker_slots(gpus, None)):
-        reason = report.reason or f"visible here: {format_count(len(gpus), 'GPU')}"
+        reason = report.reason or "; ".join((f"visible here: {format_count(len(gpus), 'GPU')}", *report.unusable))
         raise UnknownDeviceError(
             f"cannot use model_settings.device: {device}: this machine has no such device ({reason})"
         )
@@ -136,12 +137,13 @@ def check_second_gpu(state_dir: StateDirectory, settings: Settings) -> None:
     engine, device = find_engine(state_dir.directory), settings.model_settings.device
     gpus = _list_engine_gpus(engine)
     slots = create_worker_slots(gpus, None)
+    usable_gpus = list_usable_gpus(gpus)
     if any(slot.has_equal_gpu(other) for slot in slots if device in slot.served_devices for other in slots):
         return
-    reason = f"{'this machine' if engine is None else 'the running engine'} has {format_count(len(gpus), 'GPU')}"
-    if len(names := dict.fromkeys(gpu.name for gpu in gpus)) > 1:
+    reason = f"{'this machine' if engine is None else 'the running engine'} has {format_count(len(usable_gpus), 'GPU')}"
+    if len(names := dict.fromkeys(gpu.name for gpu in usable_gpus)) > 1:
         reason += f" of different kinds ({', '.join(names)}), and their results may differ"
-    elif len(gpus) > 1:
+    elif len(usable_gpus) > 1:
         reason += ", which are MIG instances: CUDA shows only one of them to a process"
     device_text = f", one of them {device}" if device.startswith("cuda:") else ""
     raise UnknownDeviceError(
@@ -151,7 +153,7 @@ def check_second_gpu(state_dir: StateDirectory, settings: Settings) -> None:
 
 
 def _list_engine_gpus(engine: Engine | None) -> list[Gpu]:
-    """Return the GPUs of an engine, or of a new one."""
+    """Return the GPUs of an engine, or of a new one, also those that cannot be used."""
     if engine is None:
         return select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not any(name.startswith("cuda:") for name in engine.device_names):
@@ -165,7 +167,7 @@ def _list_device_gpus(state_dir: StateDirectory, device: str) -> list[Gpu]:
         return []
     gpus = _list_engine_gpus(find_engine(state_dir.directory))
     slots = create_worker_slots(gpus, None)
-    return [gpu for slot, gpu in zip(slots, gpus, strict=False) if device in slot.served_devices]
+    return [gpu for slot, gpu in zip(slots, list_usable_gpus(gpus), strict=False) if device in slot.served_devices]
 
 
 def fit_batch_to_machine(state_dir: StateDirectory, batch: Batch, on_locked: LockListener = lambda _: None) -> Batch:
@@ -193,7 +195,7 @@ def can_use_gpu(state_dir: StateDirectory, device: str) -> bool:
     engine = find_engine(state_dir.directory)
     if engine is not None:
         return any(name.startswith("cuda") for name in engine.device_names)
-    return bool(select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
+    return bool(list_usable_gpus(_list_engine_gpus(None)))
 
 
 def find_machine_refusals(state_dir: StateDirectory, batch: Batch | BatchPreview) -> list[UserError]:

@@ -165,24 +165,30 @@ def _check_gpus(torch_version: str | None) -> Iterator[Finding]:
     Args:
         torch_version: version of torch with the tag of its build; None if torch cannot be imported.
     """
-    from wantui.gpu.nvml import NoSuchGpuError, find_device_remarks, query_gpus, select_visible_gpus
+    from wantui.gpu.nvml import (
+        NoSuchGpuError,
+        find_device_remarks,
+        list_usable_gpus,
+        query_gpus,
+        select_visible_gpus,
+    )
 
     gpu_report, visible_devices = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     selected_gpus = []
     try:
-        selected_gpus = select_visible_gpus(gpu_report.gpus, visible_devices)
+        selected_gpus = list_usable_gpus(select_visible_gpus(gpu_report.gpus, visible_devices))
     except NoSuchGpuError as error:
         yield Finding(
             "problem", "gpu", str(error), "set CUDA_VISIBLE_DEVICES to GPUs of this machine, or use device: cpu"
         )
     for remark in find_device_remarks(gpu_report, visible_devices):
-        advice = "restart the machine" if gpu_report.unreadable else "unset CUDA_VISIBLE_DEVICES, or fix the driver"
+        advice = "restart the machine" if gpu_report.unusable else "unset CUDA_VISIBLE_DEVICES, or fix the driver"
         yield Finding("problem", "gpu", remark, advice)
-    if not gpu_report.gpus:
+    if not (usable_gpus := list_usable_gpus(gpu_report.gpus)):
         advice = "nano runs on the CPU; large models need an NVIDIA GPU"
         yield Finding("note", "gpu", gpu_report.reason or "none", advice)
         return
-    for gpu in gpu_report.gpus:
+    for gpu in usable_gpus:
         memory_text = "memory not reported by the driver"
         if gpu.total_bytes is not None and gpu.used_bytes is not None:
             memory_text = f"{format_bytes(gpu.total_bytes - gpu.used_bytes)} of {format_bytes(gpu.total_bytes)} free"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wantui.engine.process_output import read_last_line
 from wantui.environment import build_python_command, build_torch_environment
-from wantui.gpu.nvml import Gpu
+from wantui.gpu.nvml import Gpu, list_usable_gpus
 from wantui.queue.records import make_worker_name
 from wantui.queue.state_files import open_state_file
 
@@ -126,12 +126,16 @@ class WorkerSlot:
 
 
 def create_worker_slots(gpus: Sequence[Gpu], worker_count: int | None) -> list[WorkerSlot]:
-    """Return one slot per GPU; without a GPU, or with `worker_count`, return `worker_count` CPU slots (at least 1)."""
-    if worker_count is None and gpus:
+    """Return one slot per usable GPU; without one, or with `worker_count`, `worker_count` CPU slots (at least 1).
+
+    An unusable GPU keeps its number: `cuda:N` of a batch must not change to a different GPU.
+    """
+    if worker_count is None and list_usable_gpus(gpus):
         return [
             WorkerSlot(
                 f"worker-{i}", ("auto", "cuda", "cpu", f"cuda:{i}"), "cuda", {VISIBLE_DEVICES: gpu.uuid}, gpu.name
             )
             for i, gpu in enumerate(gpus)
+            if not gpu.fault
         ]
     return [WorkerSlot(f"worker-{i}", ("auto", "cpu"), "cpu", {VISIBLE_DEVICES: ""}) for i in range(worker_count or 1)]

@@ -1,6 +1,6 @@
 """List the GPUs of this machine through nvidia-ml-py; a missing driver or GPU is a result, not an error."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,11 @@ class Gpu:
     """MIG instances of this GPU."""
     compute_capability: tuple[int, int] | None = None
     """Major and minor number of CUDA's compute capability; None if not reported."""
+    fault: str = ""
+    """Why this GPU cannot be used, for example because it fell off the bus; empty if it can.
+
+    Such a GPU stays in lists: the others keep their numbers.
+    """
 
 
 class NoSuchGpuError(UserError):
@@ -36,16 +41,25 @@ class GpuReport:
     """The GPUs of this machine."""
 
     gpus: tuple[Gpu, ...]
+    """All GPUs, also those that do not respond."""
     driver_version: str | None
     """Driver version; None without a working driver."""
     reason: str | None
-    """Reason for the absence of GPUs; None if there is a GPU."""
-    unreadable: tuple[str, ...] = ()
-    """A remark for each GPU that does not respond, for example because it fell off the bus."""
+    """Reason for the absence of usable GPUs; None if there is one."""
+
+    @property
+    def unusable(self) -> list[str]:
+        """Return a remark for each GPU that cannot be used."""
+        return [f"GPU {gpu.index} cannot be used: {gpu.fault}" for gpu in self.gpus if gpu.fault]
+
+
+def list_usable_gpus(gpus: Iterable[Gpu]) -> list[Gpu]:
+    """Return the GPUs that respond."""
+    return [gpu for gpu in gpus if not gpu.fault]
 
 
 def query_gpus() -> GpuReport:
-    """Return the GPUs that the driver reports and that respond."""
+    """Return the GPUs that the driver reports."""
     import pynvml
 
     try:
@@ -54,14 +68,16 @@ def query_gpus() -> GpuReport:
         return GpuReport((), None, explain_nvml_error(pynvml, error))
     try:
         gpus: list[Gpu] = []
-        unreadable: list[str] = []
         for number, device_index in enumerate(list_device_indices(pynvml)):
             try:
                 gpus.append(_read_gpu(pynvml, device_index, number))
             except pynvml.NVMLError as error:  # this GPU alone: a lost one must not hide the others
-                unreadable.append(f"GPU {number} cannot be used: {error}")
-        reason = None if gpus else "; ".join(unreadable) or "the driver finds no GPU"
-        return GpuReport(tuple(gpus), str(pynvml.nvmlSystemGetDriverVersion()), reason, tuple(unreadable))
+                uuid = _read_lost_gpu_uuid(pynvml, device_index)
+                gpus.append(Gpu(number, uuid, f"GPU {number}", None, None, fault=str(error)))
+        report = GpuReport(tuple(gpus), str(pynvml.nvmlSystemGetDriverVersion()), None)
+        if list_usable_gpus(gpus):
+            return report
+        return replace(report, reason="; ".join(report.unusable) or "the driver finds no GPU")
     except pynvml.NVMLError as error:
         return GpuReport((), None, str(error))
     finally:
@@ -88,17 +104,18 @@ def _has_access(pynvml: Any, index: int) -> bool:
 
 
 def select_visible_gpus(gpus: tuple[Gpu, ...], visible_devices: str | None) -> list[Gpu]:
-    """Return the GPUs that CUDA_VISIBLE_DEVICES selects, in its order.
+    """Return the GPUs that CUDA_VISIBLE_DEVICES selects, in its order, also those that cannot be used.
 
     Args:
         visible_devices: value of CUDA_VISIBLE_DEVICES: numbers, UUIDs or UUID prefixes, of GPUs or MIG instances; None
             if the variable is not set.
 
     Raises:
-        NoSuchGpuError: an entry names no GPU, or names a GPU twice. CUDA would silently ignore this entry and all
-            after it, and the batch would run on fewer GPUs, or on the CPU.
+        NoSuchGpuError: an entry names no GPU, or names a GPU twice: CUDA would silently ignore this entry and all
+            after it, and the batch would run on fewer GPUs, or on the CPU. Or other GPUs can be used, but none of the
+            selected ones.
     """
-    if visible_devices is None or not gpus:
+    if visible_devices is None or not list_usable_gpus(gpus):
         return list(gpus)
     chosen_gpus: list[Gpu] = []
     for entry in map(str.strip, visible_devices.split(",")):
@@ -116,6 +133,10 @@ def select_visible_gpus(gpus: tuple[Gpu, ...], visible_devices: str | None) -> l
                 f"CUDA_VISIBLE_DEVICES={visible_devices} names {matches[0].uuid} twice. Name each GPU once"
             )
         chosen_gpus += matches
+    if chosen_gpus and not list_usable_gpus(chosen_gpus):
+        raise NoSuchGpuError(
+            f"CUDA_VISIBLE_DEVICES={visible_devices} selects no usable GPU; this machine has {_list_gpu_names(gpus)}"
+        )
     return chosen_gpus
 
 
@@ -130,19 +151,19 @@ def _find_matching_gpus(gpus: tuple[Gpu, ...], entry: str) -> list[Gpu]:
 
 
 def _list_gpu_names(gpus: tuple[Gpu, ...]) -> str:
-    names = [f"{gpu.index} ({gpu.uuid})" for gpu in gpus]
+    names = [f"{gpu.index} ({f'cannot be used: {gpu.fault}' if gpu.fault else gpu.uuid})" for gpu in gpus]
     names += [instance.uuid for gpu in gpus for instance in gpu.mig_instances]
     return ", ".join(names)
 
 
 def find_device_remarks(report: GpuReport, visible_devices: str | None) -> list[str]:
-    """Return remarks about GPUs that do not respond, and about a CUDA_VISIBLE_DEVICES that requests GPUs in vain."""
+    """Return remarks about GPUs that cannot be used, and about a CUDA_VISIBLE_DEVICES that requests GPUs in vain."""
     if visible_devices is not None and visible_devices.split(",")[0].strip().lower() in NO_GPU_VALUES:
         return []
-    if report.gpus:
-        return list(report.unreadable)
+    if list_usable_gpus(report.gpus):
+        return report.unusable
     if visible_devices is None:
-        return [f"{report.reason}: videos run on the CPU"] if report.unreadable else []
+        return [f"{report.reason}: videos run on the CPU"] if report.unusable else []
     return [f"CUDA_VISIBLE_DEVICES={visible_devices}, but no GPU can be used ({report.reason}): videos run on the CPU"]
 
 
@@ -165,6 +186,14 @@ def _read_gpu(pynvml: Any, device_index: int, index: int) -> Gpu:
     )
     gpu = _read_gpu_or_instance(pynvml, handle, index)
     return replace(gpu, mig_instances=instances, compute_capability=compute_capability)
+
+
+def _read_lost_gpu_uuid(pynvml: Any, device_index: int) -> str:
+    """Return the UUID by which CUDA_VISIBLE_DEVICES may name a lost GPU; empty if the driver does not tell it."""
+    try:
+        return str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(device_index)))
+    except pynvml.NVMLError:
+        return ""
 
 
 def _read_mig_instances(pynvml: Any, handle: Any, index: int) -> Iterator[Gpu]:
