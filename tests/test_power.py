@@ -104,13 +104,13 @@ def test_groups_are_those_that_the_analysis_can_form() -> None:
     }
     assert powers["1"].d_z == find_effect(8, 2)
     assert powers["variation"].d_z == find_effect(8, 6)
-    text, short_text, basis = describe_power(list(powers.values()))
+    text, short_text, clauses = describe_power(list(powers.values()))
     assert text == (
         "8 seeds detect 1.2 SD (red|blue), 1.5 SD (circle|square|star, 3 groups), "
         "1.7 SD (cfg_scale, 4 groups), 2 SD (variation, 6 groups)"
     )
     assert short_text == "8 seeds detect 1.2 to 2 SD"
-    assert "80 % of batches" in basis
+    assert clauses[0] == "found in 80 % of batches"
 
 
 def test_baseline_row_is_a_group_of_its_own() -> None:
@@ -124,7 +124,7 @@ def test_batches_without_groups_or_trajectories_have_no_power() -> None:
         preview_nano_batch("a [red|blue] circle", **{"model_settings.sampler": "lcm", "videos_per_variation": "3"}),
     ):
         assert list_grouping_powers(batch) == []
-        assert describe_power([]) == ("", "", "")
+        assert describe_power([]) == ("", "", ())
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_batches_without_groups_or_trajectories_have_no_power() -> None:
 def test_too_few_seeds_are_part_of_the_plan_and_no_warning(seeds: str, text: str, min_p: str) -> None:
     batch = preview_nano_batch("a [red|blue] circle", videos_per_variation=seeds)
     assert describe_power(list_grouping_powers(batch))[0] == text
-    assert describe_power(list_grouping_powers(batch))[2] == f"smallest possible p {min_p}"
+    assert describe_power(list_grouping_powers(batch))[2] == (f"smallest possible p {min_p}",)
     assert not any("seed" in warning for warning in batch.warnings)
 
 

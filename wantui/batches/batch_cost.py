@@ -85,9 +85,8 @@ def estimate_batch_costs(
     fits = disk_need.total_bytes <= free_bytes
     parts = [("clips", disk.video_bytes, disk.videos_basis)]
     parts += [(part.name, part.bytes, part.basis) for part in disk.capture_parts]
-    before = "" if fits else f"{_describe_fitting_part(preview, free_bytes, disk, disk_need)} would fit; "
+    fitting_text = "" if fits else f"{_describe_fitting_part(preview, free_bytes, disk, disk_need)} would fit"
     spare_text = format_bytes(disk_need.temporary_bytes + disk_need.reserve_bytes)
-    after = f"; another {spare_text} as a reserve"
     disk_text = f"{format_bytes(disk.total_bytes)}; {format_bytes(free_bytes)} free"
     calculations = ", ".join(f"{name} {format_bytes(size)} ({part_basis})" for name, size, part_basis in parts)
     used_share = disk_need.total_bytes / max(1, free_bytes)
@@ -95,17 +94,16 @@ def estimate_batch_costs(
         CostLine(
             "disk",
             disk_text,
-            before + calculations + after,
+            "; ".join(filter(None, (fitting_text, calculations, f"another {spare_text} as a reserve"))),
             fits,
-            before.removesuffix("; "),
+            fitting_text,
             used_share,
             parts=[(name, size) for name, size, _ in sorted(parts, key=lambda part: -part[1])],
         )
     )
-    power_text, short_text, power_basis = describe_power(list_grouping_powers(preview))
+    power_text, short_text, clauses = describe_power(list_grouping_powers(preview))
     if power_text:
-        short_basis = power_basis.partition("; ")[0]
-        lines.append(CostLine("power", power_text, power_basis, short_basis=short_basis, short_text=short_text))
+        lines.append(CostLine("power", power_text, "; ".join(clauses), short_basis=clauses[0], short_text=short_text))
     return lines
 
 
@@ -185,7 +183,7 @@ def _estimate_time_cost(preview: BatchPreview, costs: Sequence[CellCost], is_on_
     else:
         seconds = [cost.video_seconds.value or 0.0 for cost in costs]
         shortest, longest = format_duration(min(seconds)), format_duration(max(seconds))
-        short_basis = basis.replace(" on this machine: ", "; ").replace(", ", "; ")
+        short_basis = "; ".join(costs[0].video_seconds.basis_clauses) or None
         if shortest != longest:
             basis = f"{shortest} to {longest} for each video; the first value: {basis}"
             short_basis = f"{shortest} to {longest} for each video"

@@ -85,16 +85,19 @@ def _count_groups(preview: BatchPreview) -> dict[str, int]:
     return counts
 
 
-def describe_power(powers: Sequence[GroupingPower]) -> tuple[str, str, str]:
-    """Return the smallest effects of groupings in one line, their range, and their basis; empty without groupings."""
+def describe_power(powers: Sequence[GroupingPower]) -> tuple[str, str, tuple[str, ...]]:
+    """Return the smallest effects of groupings in one line, their range, and the clauses of their basis.
+
+    All are empty without groupings.
+    """
     if not powers:
-        return "", "", ""
+        return "", "", ()
     found = [power for power in powers if power.d_z is not None]
     if not found:
         seeds_text = format_count(powers[0].seed_count, "seed")
         verb = "detects" if powers[0].seed_count == 1 else "detect"
         text = f"{seeds_text} {verb} no difference between groups; at least {MIN_SEEDS} are needed"
-        return text, f"{seeds_text} {verb} none; {MIN_SEEDS} needed", f"smallest possible p {powers[0].min_p:.4g}"
+        return text, f"{seeds_text} {verb} none; {MIN_SEEDS} needed", (f"smallest possible p {powers[0].min_p:.4g}",)
     found.sort(key=lambda power: power.group_count)  # groupings of equal size stay in order
     parts = []
     for group_count, equal_powers in groupby(found, key=lambda power: power.group_count):
@@ -102,14 +105,14 @@ def describe_power(powers: Sequence[GroupingPower]) -> tuple[str, str, str]:
         names = " or ".join(power.title for power in same_size)
         groups_text = names if group_count == 2 else f"{names}, {group_count} groups"
         parts.append(f"{same_size[0].d_z:.2g} SD ({groups_text})")
-    basis = (
-        f"found in {format_percent(POWER)} of batches; SD: standard deviation, over seeds, of the difference "
-        "between two groups"
+    clauses = (
+        f"found in {format_percent(POWER)} of batches",
+        "SD: standard deviation, over seeds, of the difference between two groups",
     )
     smallest, largest = (f"{choose(power.d_z or 0.0 for power in found):.2g}" for choose in (min, max))
     range_text = f"{smallest} SD" if smallest == largest else f"{smallest} to {largest} SD"
     start = f"{format_count(found[0].seed_count, 'seed')} detect"
-    return f"{start} {', '.join(parts)}", f"{start} {range_text}", basis
+    return f"{start} {', '.join(parts)}", f"{start} {range_text}", clauses
 
 
 def _name_grouping(preview: BatchPreview, grouping: str) -> str:

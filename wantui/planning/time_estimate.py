@@ -52,6 +52,8 @@ class Estimate:
 
     value: float | None
     basis: str
+    basis_clauses: tuple[str, ...] = ()
+    """The basis in a few words, one clause for each line; empty if it has one clause."""
 
 
 def parse_timed_videos(finished_videos: Iterable[tuple[str, dict[str, Any]]]) -> list[TimedVideo]:
@@ -125,12 +127,13 @@ def estimate_video_seconds(
         * estimate_computed_share(recipe)
     )
     decode_seconds = _estimate_decode_seconds(recipe, plan, similar_videos)
-    basis = (
-        f"{format_count(len(similar_videos), 'similar video')} on this machine: "
-        f"{_round_to_two_digits(step_seconds)} s per step{_describe_skipping(recipe)}, "
-        f"{_round_to_two_digits(decode_seconds)} s to decode"
+    source_text = format_count(len(similar_videos), "similar video")
+    time_texts = (_describe_step_time(step_seconds, recipe), f"{_round_to_two_digits(decode_seconds)} s to decode")
+    return Estimate(
+        step_seconds * count_model_evaluations(recipe.sampler, recipe.steps) + decode_seconds,
+        f"{source_text} on this machine: {', '.join(time_texts)}",
+        (source_text, *time_texts),
     )
-    return Estimate(step_seconds * count_model_evaluations(recipe.sampler, recipe.steps) + decode_seconds, basis)
 
 
 def _compute_full_step_seconds(video: TimedVideo) -> float:
@@ -165,17 +168,21 @@ def _round_to_two_digits(value: float) -> str:
     return f"{float(f'{value:.2g}'):g}"
 
 
+def _describe_step_time(step_seconds: float, recipe: Recipe) -> str:
+    return f"{_round_to_two_digits(step_seconds)} s per step{_describe_skipping(recipe)}"
+
+
 def _estimate_by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan, gpu_count: int) -> Estimate:
     try:
         model = find_model(recipe.model)
     except UserError:
         return Estimate(None, "the model is unknown")
     step_seconds = throughput.predict_step_seconds(model, recipe, plan, gpu_count)
-    step_text = f"{_round_to_two_digits(step_seconds)} s per step{_describe_skipping(recipe)}"
-    basis = f"{step_text}, from `wantui bench` on {throughput.device}"
+    source_text = f"from `wantui bench` on {throughput.device}"
     if recipe.speed == "fp8" and throughput.speed != "fp8":
-        basis += f" with {throughput.speed} blocks, which are slower: run `wantui bench --speed fp8`"
-    return Estimate(throughput.predict_video_seconds(model, recipe, plan, gpu_count), basis)
+        source_text += f" with {throughput.speed} blocks, which are slower: run `wantui bench --speed fp8`"
+    clauses = (_describe_step_time(step_seconds, recipe), source_text)
+    return Estimate(throughput.predict_video_seconds(model, recipe, plan, gpu_count), ", ".join(clauses), clauses)
 
 
 def _estimate_decode_seconds(recipe: Recipe, plan: MemoryPlan | None, timed_videos: Sequence[TimedVideo]) -> float:
@@ -224,12 +231,13 @@ def _estimate_by_scaling(
     )
     decode_seconds = _estimate_decode_seconds(recipe, plan, nearest_videos)
     size_text = f"{nearest_recipe.width}x{nearest_recipe.height}, {format_count(nearest_recipe.frames, 'frame')}"
-    basis = (
-        f"{_round_to_two_digits(step_seconds)} s per step{_describe_skipping(recipe)}, scaled by FLOPs "
-        f"({_round_to_two_digits(flops_ratio)} times as many) "
-        f"from {format_count(len(nearest_videos), 'video')} of {size_text}"
+    clauses = (
+        _describe_step_time(step_seconds, recipe),
+        f"scaled by FLOPs ({_round_to_two_digits(flops_ratio)} times as many) from "
+        f"{format_count(len(nearest_videos), 'video')} of {size_text}",
     )
-    return Estimate(step_seconds * count_model_evaluations(recipe.sampler, recipe.steps) + decode_seconds, basis)
+    seconds = step_seconds * count_model_evaluations(recipe.sampler, recipe.steps) + decode_seconds
+    return Estimate(seconds, ", ".join(clauses), clauses)
 
 
 def _count_typical_step_flops(model: WanModel, video: TimedVideo) -> float:
