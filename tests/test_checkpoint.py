@@ -39,6 +39,7 @@ from wantui.generation.make_video import (
     generate_frames,
     generate_video,
 )
+from wantui.generation.provenance import ARITHMETIC_VARIABLES
 from wantui.generation.samplers import SAMPLERS_BY_NAME
 from wantui.models.catalogue import WanModel
 from wantui.planning import CaptureRequests, PromptMark, Recipe
@@ -481,6 +482,27 @@ def test_checkpoint_with_a_former_block_name_resumes(
     result, events = finish(generate_video(tiny, recipe, files))
     assert [type(event) for event in events] == [GenerationResumed]
     assert result.latents_sha256 == reference.latents_sha256
+
+
+@pytest.mark.parametrize(("value", "event"), [("", GenerationResumed), ("AUTO", GenerationRestarted)])
+def test_checkpoint_of_a_version_without_environment_resumes_if_no_variable_is_set(
+    tiny: WanPipeline,
+    tiny_models: dict[str, WanModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+    event: type,
+) -> None:
+    for name in ARITHMETIC_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    files = video_files(tmp_path / "a")
+    assert files.checkpoint_path is not None
+    recipe = recipe_for(tiny_models["wan2.1"])
+    stop_after(generate_video(tiny, recipe, files), 2)
+    rewritten(files.checkpoint_path, lambda h, t: h["made_by"].pop("environment"), signed=True)
+    monkeypatch.setenv("MKL_CBWR", value)
+    _, events = finish(generate_video(tiny, recipe, files))
+    assert [type(one) for one in events] == [event]
 
 
 def replace_header(text: str) -> Callable[[Path], object]:

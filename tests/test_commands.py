@@ -205,7 +205,13 @@ def test_rerun_reports_a_changed_clip(wantui: Wantui, small: list[str], monkeypa
     assert result.code == 1
     assert "not identical: pixels differ by up to" in result.out
     assert f"torch: was 1.0, now {torch.__version__}" in result.out
-    assert "environment: was NVIDIA_TF32_OVERRIDE=0, now None" in result.out
+    assert "environment: was NVIDIA_TF32_OVERRIDE=0, now none" in result.out
+    del made_with["environment"]  # as in clips of earlier versions
+    write_mp4(Path("earlier.mp4"), frames, 8, 9, tags | {"wantui_made_with": json.dumps(made_with)})
+    monkeypatch.setenv("MKL_CBWR", "AUTO")
+    result = wantui("rerun", "earlier.mp4", "--device", "cpu")
+    assert f"torch: was 1.0, now {torch.__version__}" in result.out
+    assert "environment" not in result.out
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\0" * 5000])

@@ -13,7 +13,7 @@ from wantui.generation.denoising_state import DenoisingStep
 from wantui.generation.load import resolve_device
 from wantui.generation.make_video import FrameDecoded, GenerationResult, StepFinished, generate_video
 from wantui.generation.placement import find_device_name
-from wantui.generation.provenance import ENVIRONMENT_FIELD, describe_clip_provenance
+from wantui.generation.provenance import ENVIRONMENT_FIELD, describe_clip_provenance, was_rendered_on_gpu
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint_file, fingerprint_model
 from wantui.planning import CaptureRequests, Recipe
@@ -86,10 +86,12 @@ def rerender_clip(
             yield event.step
         elif isinstance(event, FrameDecoded):
             yield event
+    # Clips of earlier versions do not record their environment: whether it changed is unknown.
+    known_provenance = {ENVIRONMENT_FIELD: new_provenance[ENVIRONMENT_FIELD], **original_provenance}
     changed_provenance = {
-        key: (original_provenance.get(key), new_provenance.get(key))
-        for key in (*new_provenance, *({ENVIRONMENT_FIELD} - new_provenance.keys()))
-        if original_provenance and original_provenance.get(key) != new_provenance.get(key)
+        key: (known_provenance.get(key), value)
+        for key, value in new_provenance.items()
+        if original_provenance and known_provenance.get(key) != value
     }
     model = find_model(recipe.model)
     if model.is_local and (new_fingerprint := fingerprint_model(Path(model.location))) != recipe.revision:
@@ -109,32 +111,26 @@ def rerender_clip(
 def choose_rerun_plan(recipe: Recipe, device: str, original_provenance: dict[str, Any]) -> MemoryPlan:
     """Return a memory plan that fits and with which the clip and its latents can have the bits of the original clip.
 
-    Such a plan decodes the same tiles, and fuses blocks if the original's blocks were fused. If none fits, the tiles
-    alone decide, and then the free memory alone: the comparison reports the change.
+    Such a plan decodes the same tiles, and fuses blocks if the original's blocks were fused; blocking plans come last,
+    because they are slow. If none fits, the tiles alone decide, and then the free memory alone: the comparison reports
+    the change.
     """
     model, fuses_blocks = find_model(recipe.model), original_provenance.get("blocks") in ("fused", "fp8")
     # Blocks are fused on GPUs only: for another device, no plan gives the original's bits.
-    are_both_on_gpus = (
+    blocks_matter = (
         resolve_device(device).type == "cuda"
+        and was_rendered_on_gpu(original_provenance)
         and "blocks" in original_provenance
-        and original_provenance.get("threads") is None
     )
-    faster_first = sorted(MEMORY_PLANS, key=lambda plan: plan.weight_streaming == "blocking")
-    same_tile_plans = [
-        plan
-        for plan in faster_first
-        if "tile" in original_provenance
-        and plan.choose_tile_side(recipe.width, recipe.height) == original_provenance["tile"]
-    ]
-    same_blocks_plans = [
-        plan
-        for plan in same_tile_plans
-        if not are_both_on_gpus or can_fuse_pipeline(model, plan, recipe.speed, recipe.weights) == fuses_blocks
-    ]
-    for allowed_plans in (same_blocks_plans, same_tile_plans):
-        if allowed_plans and (chosen_plan := choose_recipe_plan(recipe, device, allowed_plans=allowed_plans)).fits:
-            return chosen_plan.plan
-    return choose_recipe_plan(recipe, device).plan
+
+    def rank_plan(plan: MemoryPlan) -> tuple[bool, bool, bool]:
+        tile_side = plan.choose_tile_side(recipe.width, recipe.height)
+        if "tile" not in original_provenance or tile_side != original_provenance["tile"]:
+            return True, False, False
+        can_fuse = can_fuse_pipeline(model, plan, recipe.speed, recipe.weights)
+        return False, blocks_matter and can_fuse != fuses_blocks, plan.weight_streaming == "blocking"
+
+    return choose_recipe_plan(recipe, device, allowed_plans=sorted(MEMORY_PLANS, key=rank_plan)).plan
 
 
 def find_original_kernel(device: str, original_provenance: dict[str, Any]) -> str | None:

@@ -169,7 +169,9 @@ def _print_rerun_result(clip_path: Path, rerun_result: "RerunResult") -> None:
     echo(f"not identical: pixels differ by up to {rerun_result.largest_pixel_difference} of 255")
     echo(f"  latents equal: {rerun_result.latents_equal}; frames equal: {rerun_result.frames_equal}")
     for name, (old_value, new_value) in rerun_result.changed.items():
-        echo(f"  {name}: was {old_value}, now {new_value}")
+        echo(
+            f"  {name}: was {'none' if old_value == '' else old_value}, now {'none' if new_value == '' else new_value}"
+        )
     if not rerun_result.is_known:
         echo("  the clip does not record its versions, device and weights")
     elif not rerun_result.changed:

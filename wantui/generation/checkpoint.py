@@ -24,7 +24,7 @@ from wantui.config.speeds import migrate_speed_name
 from wantui.generation.denoise import create_scheduler
 from wantui.generation.denoising_state import Checkpoint, DenoisingInputs, DenoisingStep
 from wantui.generation.placement import find_device
-from wantui.generation.provenance import ARITHMETIC_VERSION, describe_provenance
+from wantui.generation.provenance import ARITHMETIC_VERSION, ENVIRONMENT_FIELD, describe_provenance
 from wantui.generation.samplers import SAMPLERS_BY_NAME
 from wantui.planning import Recipe
 from wantui.samplers import count_model_evaluations
@@ -215,6 +215,7 @@ def _parse_checkpoint(
     """
     current_identity, stored_identity = build_checkpoint_identity(pipeline, recipe), dict(header["made_by"])
     stored_identity["blocks"] = migrate_speed_name(stored_identity["blocks"])
+    stored_identity.setdefault(ENVIRONMENT_FIELD, "")  # as in versions that did not store it
     for name in {**current_identity, **stored_identity}:
         if stored_identity.get(name) != current_identity.get(name):
             raise CheckpointRefusedError(f"{name} was {stored_identity.get(name)} and is {current_identity.get(name)}")

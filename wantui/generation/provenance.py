@@ -34,7 +34,8 @@ ARITHMETIC_VARIABLES = (
 )
 """Environment variables with which the libraries choose other kernels, and so compute other bits."""
 ENVIRONMENT_FIELD = "environment"
-"""Field of the provenance that contains the `ARITHMETIC_VARIABLES` that are set; missing if none is."""
+"""Field of the provenance that contains the `ARITHMETIC_VARIABLES` that are set; empty if none is, and missing in clips
+and checkpoints of earlier versions."""
 LIBRARIES_BY_WEIGHT_KIND = {"int8": ("torchao",), "gguf": ("gguf",)}
 """Libraries that convert stored weights during computation, by kind of weights."""
 
@@ -67,13 +68,15 @@ def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]
         **block_fields,
         **(_describe_merging() if recipe.source.merged_files else {}),
         **{name: version(name) for name in LIBRARIES_BY_WEIGHT_KIND.get(recipe.weights, ())},
-        **_describe_environment(),
+        ENVIRONMENT_FIELD: " ".join(
+            f"{name}={os.environ[name]}" for name in ARITHMETIC_VARIABLES if os.environ.get(name)
+        ),
     }
 
 
-def _describe_environment() -> dict[str, str]:
-    variables = " ".join(f"{name}={os.environ[name]}" for name in ARITHMETIC_VARIABLES if os.environ.get(name))
-    return {ENVIRONMENT_FIELD: variables} if variables else {}
+def was_rendered_on_gpu(provenance: dict[str, Any]) -> bool:
+    """Return whether a provenance names a GPU: `device` is a name of any form, but only GPUs record no `threads`."""
+    return "threads" in provenance and provenance["threads"] is None
 
 
 def _describe_merging() -> dict[str, Any]:
