@@ -445,7 +445,7 @@ def test_batches_are_named_by_the_setting_that_differs(tmp_path: Path) -> None:
         replace(video, settings={**video.settings, "width": 128}) if video.folder.name == "b" else video
         for video in batches
     ]
-    with pytest.raises(CannotCompareError, match="width is 128, but 64 in most videos"):
+    with pytest.raises(CannotCompareError, match="width is 128, but 64 in the compared videos"):
         compare_groups(wide, grouping="batch", primary_metric="length")
     heavy = weighted(synthetic_videos(tmp_path, {"one": 1.0}, seeds=4), "6")
     light = weighted(synthetic_videos(tmp_path, {"one": 1.0}, seeds=4), "")

@@ -12,6 +12,7 @@ from conftest import Wantui
 from scipy import stats
 from synthetic_videos import make_videos_of_two_words, synthetic_videos, use_videos
 
+from wantui.analysis.answer_evidence import DISTANCE, FAMILIES_BY_METRIC, ROOM_METRICS
 from wantui.analysis.declaration import Declaration
 from wantui.analysis.dispersion import compute_unbiased_squared_mean
 from wantui.analysis.group_names import CannotCompareError
@@ -306,6 +307,14 @@ def test_command_prints_the_interaction(tmp_path: Path, wantui: Wantui, monkeypa
     details = wantui("analyze", tmp_path, "--compare", "--by", "1,2", "--interaction", "--details").out.splitlines()
     assert details[-3:] == lines[-3:]
     assert any("by chance, alone" in line for line in details)
+    chosen = ("analyze", tmp_path, "--compare", "--by", "1,2", "--interaction", "--metrics", "length,turning,spread")
+    lines = wantui(*chosen).out.splitlines()
+    rows = lines[next(i for i, line in enumerate(lines) if "by chance, alone" in line) + 1 :]
+    table = " ".join(rows[: next(i for i, line in enumerate(rows) if "note: " in line)]).split()
+    names = [DISTANCE, *ROOM_METRICS, *FAMILIES_BY_METRIC]
+    assert [name for name in names if name in table] == ["length", "turning"]
+    effects = json.loads(wantui(*chosen, "--json").out)["interaction"]["effects"]
+    assert [effect["metric"] for effect in effects] == ["length", "turning"]
 
 
 def test_two_seeds_give_no_interval_of_place(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,9 @@ def test_user_can_resume_a_held_batch_at_once(queue: Queue, resume: Callable[[Qu
     number = add(queue, "a", 2)
     queue.hold_batch(number, "folder", "it cannot be written", Path("/outputs/a"))
     queue.resume_queue("worker")
-    assert not queue.has_claimable_video(CPU), "an engine that starts resumes only what a new worker can mend"
+    assert not queue.has_claimable_video(CPU), (
+        "a starting engine resumes only batches that a new worker may be able to render"
+    )
     resume(queue, number)
     assert queue.has_claimable_video(CPU)
     assert queue.list_held_batches() == []

@@ -593,7 +593,7 @@ def test_swept_noise_levels_are_not_pooled(tmp_path: Path) -> None:
     steps = "model_settings.steps"
     videos = sweep_batch(tmp_path, ((CFG_PATH,), (steps,)), {CFG_PATH: (2, 4), steps: (8, 20)})
     result = compare_groups(videos, "cfg_scale", "length")
-    assert {reason for _, reason in result.exclusion_reasons} == {"steps is 20, but 8 in most videos"}
+    assert {reason for _, reason in result.exclusion_reasons} == {"steps is 20, but 8 in the compared videos"}
     assert len(result.groups[0].videos) == 12
 
 

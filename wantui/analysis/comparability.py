@@ -144,16 +144,24 @@ def _split_by_majority(
         if any(name in SCHEDULE_SETTINGS for name in different_names):
             different_names = [name for name in different_names if name != NOISE_LEVELS_SETTING]
         reasons = [
-            f"{name} is {settings.get(name)}, but {common_settings.get(name)} in most videos"
+            f"{name} is {settings.get(name)}, but "
+            + _describe_common_value(common_settings.get(name), [each.get(name) for each in all_settings])
             for name in different_names
         ]
         if compares_methods and video.weighting_method and video.weighting_method != common_method:
-            reasons.append(f"{WEIGHTING_SETTING} is {video.weighting_method}, but {common_method} in most videos")
+            common_text = _describe_common_value(common_method, list(method_counts.elements()))
+            reasons.append(f"{WEIGHTING_SETTING} is {video.weighting_method}, but {common_text}")
         if reasons:
             excluded.append(replace(video, trajectory=None, exclusion_reason="; ".join(reasons)))
         else:
             included.append(video)
     return included, excluded
+
+
+def _describe_common_value(common_value: object, values: Sequence[object]) -> str:
+    """Return the value of the compared videos, and whether most of all videos have it; there can be a tie."""
+    is_majority = 2 * values.count(common_value) > len(values)
+    return f"{common_value} in {'most videos' if is_majority else 'the compared videos'}"
 
 
 def _is_part_of_any(name: str, setting_names: Collection[str]) -> bool:

@@ -213,8 +213,9 @@ def load_group_states(group: Group) -> tuple[FloatArray, NDArray[np.float32], di
             reasons[key] = "its projection contains NaN or infinity"
     shape_counts = Counter(states.shape for _, _, states in projected_paths).most_common(1)
     for key, _, states in projected_paths:
-        if states.shape != shape_counts[0][0]:
-            reasons[key] = f"its projection has shape {states.shape}, but {shape_counts[0][0]} in most videos"
+        if states.shape != (common_shape := shape_counts[0][0]):
+            others_text = "most" if 2 * shape_counts[0][1] > len(projected_paths) else "other"
+            reasons[key] = f"its projection has shape {states.shape}, but {common_shape} in {others_text} videos"
     if reasons:
         return np.empty(0), np.empty((0, 0, 0), dtype=np.float32), reasons
     return projected_paths[0][1], np.stack([states for _, _, states in projected_paths]), {}

@@ -116,10 +116,10 @@ def print_group_comparison(
         write_csv_table(csv_path, build_difference_rows(comparison))
     if request.as_json:
         curve_records = build_curve_records(_compare_curves(comparison))
-        interaction_record = build_interaction_record(interaction)
+        interaction_record = build_interaction_record(interaction, chosen_metrics)
         print_json(build_comparison_record(comparison) | {"curves": curve_records, "interaction": interaction_record})
     elif interaction is not None:
-        print_interaction(interaction, request.has_details)
+        print_interaction(interaction, request.has_details, chosen_metrics)
     elif csv_path is None or str(csv_path) != "-":
         _print_comparison_result(comparison, margin, videos, request.has_details)
     return list(comparison.unreadable_videos)

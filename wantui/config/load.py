@@ -199,6 +199,7 @@ class _ConfigReader:
         """Return the settings, and record the problems; return None if no key can be blamed for one of them.
 
         Invalid keys are removed and the rest is validated again, because pydantic and later checks stop at such keys.
+        The loop ends because each further round has fewer keys.
         """
         while True:
             try:
@@ -207,9 +208,12 @@ class _ConfigReader:
                 validation_errors = error.errors(include_url=False)
             self.problems += map(self.explain_validation_error, validation_errors[:MAX_PROBLEMS])
             self.hidden_problem_count += max(len(validation_errors) - MAX_PROBLEMS, 0)
-            has_removed_keys = [_remove_key(values, error_details["loc"]) for error_details in validation_errors]
-            if not any(has_removed_keys):
+            remaining_values = values
+            for error_details in validation_errors:
+                remaining_values = _remove_key(remaining_values, error_details["loc"])
+            if remaining_values is values:
                 return None
+            values = remaining_values
 
     def find_sweep_problems(self, settings: Settings) -> list[ConfigProblem]:
         """Find the problems of the seeds and the sweep, which depend on several settings."""
@@ -378,16 +382,15 @@ class _ConfigReader:
         return self.make_problem(key, message)
 
 
-def _remove_key(values: dict[str, Any], location: Sequence[str | int]) -> bool:
-    """Remove the innermost key of a mapping at the location of a validation error; return whether there was one."""
-    innermost: tuple[dict[str, Any], str] | None = None
-    for part in location:
-        if not isinstance(values, dict) or part not in values:
-            break
-        innermost = values, str(part)
-        values = values[part]
-    if innermost is None:
-        return False
-    mapping, key = innermost
-    del mapping[key]
-    return True
+def _remove_key(section: dict[str, Any], location: Sequence[str | int]) -> dict[str, Any]:
+    """Return a copy of a section without the innermost key at the location of a validation error.
+
+    The section itself is returned if it has no key there.
+    """
+    if not location or location[0] not in section:
+        return section
+    key, content = str(location[0]), section[str(location[0])]
+    remaining_content = _remove_key(content, location[1:]) if isinstance(content, dict) else content
+    if remaining_content is content:
+        return {name: value for name, value in section.items() if name != key}
+    return section | {key: remaining_content}

@@ -87,7 +87,8 @@ def check_database(path: Path) -> str | None:
     """Check that the database can be opened and migrated, without changing it.
 
     Returns:
-        Why the queue, or else its first batch on hold, is on hold, and how the hold ends; None without a hold.
+        Reason for the hold of the queue, and how the hold ends. If the queue is not on hold, the same for its first
+        batch on hold; None without a hold.
 
     Raises:
         NewerDatabaseError: a later version of wantui wrote it.
