@@ -307,7 +307,7 @@ def test_command_prints_the_interaction(tmp_path: Path, wantui: Wantui, monkeypa
     details = wantui("analyze", tmp_path, "--compare", "--by", "1,2", "--interaction", "--details").out.splitlines()
     assert details[-3:] == lines[-3:]
     assert any("by chance, alone" in line for line in details)
-    chosen = ("analyze", tmp_path, "--compare", "--by", "1,2", "--interaction", "--metrics", "length,turning,spread")
+    chosen = ("analyze", tmp_path, "--compare", "--by", "1,2", "--interaction", "--metrics", "length,turning")
     lines = wantui(*chosen).out.splitlines()
     rows = lines[next(i for i, line in enumerate(lines) if "by chance, alone" in line) + 1 :]
     table = " ".join(rows[: next(i for i, line in enumerate(rows) if "note: " in line)]).split()
@@ -326,6 +326,7 @@ def test_two_seeds_give_no_interval_of_place(tmp_path: Path, wantui: Wantui, mon
     use_videos(monkeypatch, videos)
     command = ("analyze", tmp_path, "--compare", "--by", "1,2", "--interaction", "--primary", "length")
     assert "nan" not in wantui(*command).out
+    assert "note: no test for an interaction in spread" in wantui(*command, "--metrics", "spread").out
     effects = json.loads(wantui(*command, "--json").out)["interaction"]["effects"]
     (place,) = [effect for effect in effects if effect["question"] == "place"]
     assert place["low"] is place["high"] is None
