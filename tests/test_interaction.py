@@ -317,6 +317,13 @@ def test_command_prints_the_interaction(tmp_path: Path, wantui: Wantui, monkeypa
     assert [effect["metric"] for effect in effects] == ["length", "turning"]
 
 
+def test_chosen_metric_without_a_test_is_named(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_videos(monkeypatch, make_videos_of_two_words(tmp_path, 2))
+    command = ("analyze", tmp_path, "--compare", "--by", "1,2", "--interaction", "--primary", "length")
+    result = wantui(*command, "--metrics", "length,spread")
+    assert "note: no test for an interaction in spread" in result.out, result.err
+
+
 def test_two_seeds_give_no_interval_of_place(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = []
     for video in synthetic_videos(tmp_path, {"red": 1.0, "blue": 1.0}, 2, phrasings=4):
@@ -326,7 +333,6 @@ def test_two_seeds_give_no_interval_of_place(tmp_path: Path, wantui: Wantui, mon
     use_videos(monkeypatch, videos)
     command = ("analyze", tmp_path, "--compare", "--by", "1,2", "--interaction", "--primary", "length")
     assert "nan" not in wantui(*command).out
-    assert "note: no test for an interaction in spread" in wantui(*command, "--metrics", "spread").out
     effects = json.loads(wantui(*command, "--json").out)["interaction"]["effects"]
     (place,) = [effect for effect in effects if effect["question"] == "place"]
     assert place["low"] is place["high"] is None
