@@ -26,6 +26,7 @@ from stopped_videos import finish, stop_after, video_files
 from tiny import FORMS
 
 from wantui.captures.attention import AttentionRequest
+from wantui.environment import ARITHMETIC_VARIABLES
 from wantui.generation import checkpoint as checkpoints
 from wantui.generation import provenance as versions
 from wantui.generation.checkpoint import CheckpointListener, read_checkpoint
@@ -39,7 +40,6 @@ from wantui.generation.make_video import (
     generate_frames,
     generate_video,
 )
-from wantui.generation.provenance import ARITHMETIC_VARIABLES
 from wantui.generation.samplers import SAMPLERS_BY_NAME
 from wantui.models.catalogue import WanModel
 from wantui.planning import CaptureRequests, PromptMark, Recipe

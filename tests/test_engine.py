@@ -454,10 +454,13 @@ def test_engine_of_another_environment_is_reported_with_the_differences(
     _, _, err = machine.call("engine", "start")
     assert "environment" not in err
     assert "hf_first" not in (machine.state_dir.directory / "engine.lock").read_text()
-    machine.env |= {"HF_TOKEN": "hf_second", "HF_HOME": "/second"}
+    machine.env |= {"HF_TOKEN": "hf_second", "HF_HOME": "/second", "NVIDIA_TF32_OVERRIDE": "0"}
+    machine.env |= {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
     _, _, err = machine.call(*batch(tiny_batch, 1), "--detach")
     assert "has a different environment: HF_HOME is /first in the engine and /second here." in err
     assert "HF_TOKEN is set (" in err
+    assert "NVIDIA_TF32_OVERRIDE is not set in the engine and 0 here." in err
+    assert "CUDA_DEVICE_ORDER is PCI_BUS_ID in the engine and FASTEST_FIRST here." in err
     assert "hf_second" not in err
     assert "wantui engine stop, then start the engine from here" in err
     machine.call("engine", "stop")

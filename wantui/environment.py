@@ -14,8 +14,18 @@ GPU_VARIABLES = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "CUDA_DE
 default, CUDA puts the fastest GPU first, so that on a machine with GPUs of several kinds, cuda:1 of a command and of
 the engine would be different GPUs."""
 SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+ARITHMETIC_VARIABLES = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    "DIFFUSERS_ATTN_BACKEND",
+    "MKL_CBWR",
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "TORCH_BLAS_PREFER_CUBLASLT",
+)
+"""Environment variables with which the libraries choose other kernels, and so compute other bits."""
 RENDERING_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
     "HF_HOME",
     "HF_HUB_CACHE",
     "HUGGINGFACE_HUB_CACHE",
@@ -26,8 +36,9 @@ RENDERING_VARIABLES = (
     "XDG_CACHE_HOME",
     "XDG_DATA_HOME",
     "OMP_NUM_THREADS",
+    *ARITHMETIC_VARIABLES,
 )
-"""Variables that select the weights, devices and threads of a video."""
+"""Variables that select the weights, devices, threads and kernels of a video."""
 UMASK_KEY = "umask"
 OPTIMIZE_VARIABLE = "PYTHONOPTIMIZE"
 
@@ -86,10 +97,11 @@ def prepare_for_torch() -> None:
 
 
 def read_rendering_environment() -> dict[str, str | None]:
-    """Return the variables of this process that affect rendering; secrets are replaced by digests."""
+    """Return the variables that affect rendering, as a worker of this process gets them; secrets are digests."""
     value_by_name: dict[str, str | None] = {}
+    environment = build_torch_environment(os.environ)
     for name in RENDERING_VARIABLES:
-        value = os.environ.get(name)
+        value = environment.get(name)
         if value is not None and name in SECRET_VARIABLES:
             import hashlib  # loads OpenSSL, which most commands do not need
 

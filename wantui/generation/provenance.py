@@ -11,6 +11,7 @@ import transformers
 from diffusers import WanPipeline
 
 from wantui import __version__
+from wantui.environment import ARITHMETIC_VARIABLES
 from wantui.generation import kernels
 from wantui.generation.attention_backends import find_kernel_version
 from wantui.generation.fuse import has_fp8_blocks
@@ -24,15 +25,6 @@ from wantui.planning import Recipe
 ARITHMETIC_VERSION = 1
 """Version of wantui's own arithmetic, increased by every change that alters the bits of latents: checkpoints of an
 earlier version are refused, and the video restarts."""
-ARITHMETIC_VARIABLES = (
-    "CUBLAS_WORKSPACE_CONFIG",
-    "DIFFUSERS_ATTN_BACKEND",
-    "MKL_CBWR",
-    "NVIDIA_TF32_OVERRIDE",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-    "TORCH_BLAS_PREFER_CUBLASLT",
-)
-"""Environment variables with which the libraries choose other kernels, and so compute other bits."""
 ENVIRONMENT_FIELD = "environment"
 """Field of the provenance that contains the `ARITHMETIC_VARIABLES` that are set; empty if none is, and missing in clips
 and checkpoints of earlier versions."""
