@@ -158,7 +158,9 @@ def test_held_batch_waits_while_the_other_batches_continue(queue: Queue) -> None
     assert [batch.id for batch in queue.list_held_batches()] == [first]
     events = [event.as_json() for event in queue.list_events(0, first) if event.kind == "batch_held"]
     assert [(event["reason"], event["hold"]) for event in events] == [("no room", "disk")]
-    queue.resume_held_batch(first)
+    (held_batch,) = queue.list_held_batches()
+    assert held_batch.hold is not None
+    assert queue.end_batch_hold(first, held_batch.hold)
     assert queue.list_events(0)[-1].kind == "batch_resumed"
     assert claim(queue).batch_number == first
 
@@ -169,11 +171,13 @@ def test_held_batch_waits_while_the_other_batches_continue(queue: Queue) -> None
         lambda queue, number: queue.resume_queue(),
         lambda queue, number: queue.set_batch_paused(number, False),
         lambda queue, number: queue.add_batch(Path("/outputs/a"), "auto", videos(2), is_new=False),
+        lambda queue, number: queue.retry_videos(number),
     ],
-    ids=["queue", "batch", "queued again"],
+    ids=["queue", "batch", "queued again", "retried"],
 )
 def test_user_can_resume_a_held_batch_at_once(queue: Queue, resume: Callable[[Queue, int], object]) -> None:
     number = add(queue, "a", 2)
+    queue.cancel_videos(number, 1)
     queue.hold_batch(number, "folder", "it cannot be written", Path("/outputs/a"))
     queue.resume_queue("worker")
     assert not queue.has_claimable_video(CPU), (
@@ -182,6 +186,72 @@ def test_user_can_resume_a_held_batch_at_once(queue: Queue, resume: Callable[[Qu
     resume(queue, number)
     assert queue.has_claimable_video(CPU)
     assert queue.list_held_batches() == []
+    assert list_batch_event_kinds(queue).count("batch_resumed") == 1
+
+
+def list_batch_event_kinds(queue: Queue) -> list[str]:
+    return [event.kind for event in queue.list_events(0) if event.kind.startswith("batch_")]
+
+
+def test_end_of_a_hold_does_not_resume_a_paused_batch(queue: Queue) -> None:
+    hold = Hold("disk", "no room", Path("/outputs/a"), 10)
+    number = add(queue, "a")
+    for end_hold in (lambda: queue.end_batch_hold(number, hold), queue.resume_queue):
+        queue.hold_batch(number, hold.kind, hold.reason, Path("/outputs/a"), hold.needed_bytes)
+        queue.set_batch_paused(number, True)
+        end_hold()
+        assert queue.list_batches()[0].hold is None
+        assert "batch_resumed" not in list_batch_event_kinds(queue)
+
+
+def test_batch_that_was_paused_and_on_hold_is_resumed_once(queue: Queue) -> None:
+    number = add(queue, "a")
+    queue.set_batch_paused(number, True)
+    queue.hold_batch(number, "disk", "no room", Path("/outputs/a"), 10)
+    queue.set_batch_paused(number, False)
+    queue.set_batch_paused(number, False)
+    assert list_batch_event_kinds(queue).count("batch_resumed") == 1
+    assert queue.has_claimable_video(CPU)
+
+
+def test_hold_keeps_the_largest_need_of_its_videos(queue: Queue) -> None:
+    number = add(queue, "a")
+    for needed_bytes in (10, 30, 20):
+        reason = f"{needed_bytes} bytes needed"
+        queue.hold_batch(number, "disk", reason, Path("/outputs/a"), needed_bytes)
+        queue.hold_queue("disk", reason, Path("/cache"), needed_bytes)
+    queue.hold_queue("disk", "another disk", Path("/outputs"), 99)
+    assert queue.list_batches()[0].hold == Hold("disk", "30 bytes needed", Path("/outputs/a"), 30)
+    assert queue.read_hold() == Hold("disk", "30 bytes needed", Path("/cache"), 30)
+
+
+def test_only_the_examined_hold_ends(queue: Queue) -> None:
+    number = add(queue, "a")
+    examined_hold = Hold("disk", "10 bytes needed", Path("/outputs/a"), 10)
+    for needed_bytes in (10, 30):
+        queue.hold_batch(number, "disk", f"{needed_bytes} bytes needed", Path("/outputs/a"), needed_bytes)
+        queue.hold_queue("disk", f"{needed_bytes} bytes needed", Path("/outputs/a"), needed_bytes)
+    assert not queue.end_batch_hold(number, examined_hold)
+    queue.resume_queue("disk", examined_hold.reason)
+    assert queue.read_hold() == queue.list_batches()[0].hold == Hold("disk", "30 bytes needed", Path("/outputs/a"), 30)
+
+
+@pytest.mark.parametrize(
+    ("is_first_paused", "is_second_held", "is_on_hold"),
+    [(False, False, False), (False, True, True), (True, True, True), (True, False, False)],
+)
+def test_queue_is_on_hold_if_only_batches_on_hold_are_left(
+    queue: Queue, is_first_paused: bool, is_second_held: bool, is_on_hold: bool
+) -> None:
+    first, second = add(queue, "a"), add(queue, "b")
+    assert not queue.is_on_hold()
+    queue.hold_batch(first, "disk", "no room", Path("/outputs/a"), 10)
+    if is_first_paused:
+        queue.set_batch_paused(first, True)
+        queue.set_batch_paused(second, False)
+    if is_second_held:
+        queue.hold_batch(second, "disk", "no room", Path("/outputs/b"), 10)
+    assert queue.is_on_hold() == is_on_hold
 
 
 def test_hold_of_an_ended_or_removed_batch_is_not_shown(queue: Queue) -> None:

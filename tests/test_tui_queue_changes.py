@@ -496,3 +496,18 @@ def test_changes_that_a_batched_update_did_not_draw_are_drawn_after_it(queue: Qu
         await it.until(lambda: not screen._compositor._dirty_regions)
 
     on("queue", test)
+
+
+@pytest.mark.parametrize(("key", "report"), [("p", "resumed: batch 1, one"), ("f7", "queue resumed")])
+def test_pause_key_resumes_a_batch_on_hold(queue: Queue, key: str, report: str) -> None:
+    queue.hold_batch(add(queue, "one", videos=2), "disk", "no room", Path("/outputs"), 10)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "no room" in it.text())
+        await it.press(key)
+        await it.until(lambda: report in it.notifications())
+        row = queue.list_batches()[0]
+        assert (row.hold, row.paused, queue.read_hold()) == (None, False, None)
+
+    with only_queued():
+        on("queue", test)

@@ -312,8 +312,11 @@ class Supervisor:
         hold = self.queue.read_hold()
         if hold is not None and (end_description := find_hold_end(hold)) is not None:
             self.log.info("%s", end_description)
-            self.queue.resume_queue(hold.kind)
+            self.queue.resume_queue(hold.kind, hold.reason)
         for batch in self.queue.list_held_batches():
-            if batch.hold is not None and (end_description := find_hold_end(batch.hold)) is not None:
-                self.log.info("batch %d resumes: %s", batch.id, end_description)
-                self.queue.resume_held_batch(batch.id)
+            if (
+                batch.hold is not None
+                and (end_description := find_hold_end(batch.hold)) is not None
+                and self.queue.end_batch_hold(batch.id, batch.hold)
+            ):
+                self.log.info("the hold of batch %d ended: %s", batch.id, end_description)

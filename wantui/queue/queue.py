@@ -80,7 +80,7 @@ class Queue(WorkerQueue):
                     batch_number,
                 ),
             )
-            self._delete_batch_hold(batch_number)
+            self._end_batch_hold(batch_number)
             if manifest_video_count is not None:
                 db.execute(
                     "DELETE FROM video WHERE batch = ? AND number >= ? AND state <> 'running'",
@@ -147,10 +147,10 @@ class Queue(WorkerQueue):
             cursor = db.execute(
                 "UPDATE batch SET paused = ? WHERE id = ? AND paused <> ?", (is_paused, batch_number, is_paused)
             )
-            if cursor.rowcount:
-                self._store_event(BatchPaused() if is_paused else BatchResumed(), batch_number)
-            if not is_paused:
-                self._delete_batch_hold(batch_number)
+            if is_paused and cursor.rowcount:
+                self._store_event(BatchPaused(), batch_number)
+            elif not is_paused and (self._delete_batch_hold(batch_number) or cursor.rowcount):
+                self._store_event(BatchResumed(), batch_number)
 
     def cancel_videos(self, batch_number: int, video_index: int | None = None) -> tuple[list[int], int]:
         """Cancel all videos of a batch, or one video; running videos stop at their next step.
@@ -175,7 +175,7 @@ class Queue(WorkerQueue):
         return [row["number"] for row in rows], running_count
 
     def retry_videos(self, batch_number: int, video_index: int | None = None) -> int:
-        """Queue the failed and cancelled videos of a batch again; return their number.
+        """Queue the failed and cancelled videos of a batch again, and end its hold; return the number of videos.
 
         Raises:
             BatchChangeError: the batch was removed.
@@ -189,6 +189,7 @@ class Queue(WorkerQueue):
                 parameters,
             ).fetchall()
             if rows:
+                self._end_batch_hold(batch_number)
                 self._store_event(BatchRetried(videos=len(rows)), batch_number)
         return len(rows)
 

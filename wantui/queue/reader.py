@@ -147,6 +147,14 @@ class QueueReader:
         row = self.db.execute("SELECT * FROM hold").fetchone()
         return None if row is None else to_hold(row)
 
+    def is_on_hold(self) -> bool:
+        """Return whether the queue is on hold, or no video can start because of batches on hold."""
+        unfinished_batches = [batch for batch in self.list_batches() if batch.unfinished_count]
+        has_only_stopped_batches = all(batch.is_stopped for batch in unfinished_batches)
+        return self.read_hold() is not None or (
+            has_only_stopped_batches and any(batch.hold is not None for batch in unfinished_batches)
+        )
+
     def list_batches(self) -> list[BatchRow]:
         """Return the batches in queue order, with the number of videos in each state."""
         rows = self.db.execute("SELECT * FROM batch ORDER BY place, id").fetchall()

@@ -18,8 +18,11 @@ from wantui.queue.events import (
     VideoEventPayload,
 )
 from wantui.queue.reader import QueueReader
-from wantui.queue.records import Claim, to_display_number
+from wantui.queue.records import Claim, Hold, to_display_number
 from wantui.queue.stored_events import convert_payload_to_json
+
+RAISE_NEEDED_BYTES_SQL = "SET reason = ?, needed = ? WHERE kind = ? AND folder = ? AND needed < ?"
+"""SQL that changes a hold if a further video needs more free bytes in the same folder."""
 
 
 class QueueWriter(QueueReader):
@@ -71,23 +74,35 @@ class QueueWriter(QueueReader):
 
     def _store_hold(self, kind: str, reason: str, folder: Path | None = None, needed_bytes: int | None = None) -> None:
         reason = to_storable_text(reason)
+        folder_text = None if folder is None else str(folder)
         # Not OR IGNORE, which would also ignore an unknown kind.
         or_replace, on_conflict = ("OR REPLACE", "") if kind == "paused" else ("", "ON CONFLICT (only_one) DO NOTHING")
         cursor = self.db.execute(
             f"INSERT {or_replace} INTO hold VALUES (1, ?, ?, ?, ?) {on_conflict}",
-            (kind, reason, None if folder is None else str(folder), needed_bytes),
+            (kind, reason, folder_text, needed_bytes),
         )
         if cursor.rowcount:
             self._store_event(QueueHeld(reason=reason, hold=kind))
+        else:
+            self.db.execute(
+                f"UPDATE hold {RAISE_NEEDED_BYTES_SQL}", (reason, needed_bytes, kind, folder_text, needed_bytes)
+            )
 
-    def resume_queue(self, kind: str | None = None) -> None:
-        """End the holds of the queue and of its batches; if `kind` is given, only a hold of the queue of that kind."""
+    def resume_queue(self, kind: str | None = None, reason: str | None = None) -> None:
+        """End the holds of the queue and of its batches.
+
+        Args:
+            kind: if given, end only a hold of the queue of that kind.
+            reason: if given, end only a hold with this reason: another one may have taken its place.
+        """
         with self._begin_transaction() as db:
-            if db.execute("DELETE FROM hold WHERE kind = coalesce(?, kind)", (kind,)).rowcount:
+            if db.execute(
+                "DELETE FROM hold WHERE kind = coalesce(?, kind) AND reason = coalesce(?, reason)", (kind, reason)
+            ).rowcount:
                 self._store_event(QueueResumed())
             if kind is None:
                 for row in db.execute("SELECT batch FROM batch_hold").fetchall():
-                    self._delete_batch_hold(row["batch"])
+                    self._end_batch_hold(row["batch"])
 
     def hold_batch(
         self, batch_number: int, kind: str, reason: str, folder: Path, needed_bytes: int | None = None
@@ -96,6 +111,7 @@ class QueueWriter(QueueReader):
 
         Args:
             needed_bytes: bytes that must be free to end a hold of kind `disk`; None if it needs free inodes instead.
+                Of several needs in one folder, the largest counts.
         """
         reason = to_storable_text(reason)
         with self._begin_transaction() as db:
@@ -105,15 +121,35 @@ class QueueWriter(QueueReader):
             )
             if cursor.rowcount:
                 self._store_event(BatchHeld(reason=reason, hold=kind), batch_number)
+            else:
+                db.execute(
+                    f"UPDATE batch_hold {RAISE_NEEDED_BYTES_SQL} AND batch = ?",
+                    (reason, needed_bytes, kind, str(folder), needed_bytes, batch_number),
+                )
 
-    def resume_held_batch(self, batch_number: int) -> None:
-        """End the hold of a batch; a paused batch stays paused."""
+    def end_batch_hold(self, batch_number: int, hold: Hold) -> bool:
+        """End this hold of a batch, unless another one has taken its place; return whether it ended.
+
+        A paused batch stays paused.
+        """
         with self._begin_transaction():
-            self._delete_batch_hold(batch_number)
+            return self._end_batch_hold(batch_number, hold)
 
-    def _delete_batch_hold(self, batch_number: int) -> None:
-        if self.db.execute("DELETE FROM batch_hold WHERE batch = ?", (batch_number,)).rowcount:
+    def _end_batch_hold(self, batch_number: int, hold: Hold | None = None) -> bool:
+        """End the hold of a batch, or only the given one; return whether one ended."""
+        if not self._delete_batch_hold(batch_number, hold):
+            return False
+        if self.db.execute("SELECT 1 FROM batch WHERE id = ? AND NOT paused", (batch_number,)).fetchone():
             self._store_event(BatchResumed(), batch_number)
+        return True
+
+    def _delete_batch_hold(self, batch_number: int, hold: Hold | None = None) -> bool:
+        kind, reason = (None, None) if hold is None else (hold.kind, hold.reason)
+        cursor = self.db.execute(
+            "DELETE FROM batch_hold WHERE batch = ? AND kind = coalesce(?, kind) AND reason = coalesce(?, reason)",
+            (batch_number, kind, reason),
+        )
+        return bool(cursor.rowcount)
 
 
 def to_storable_text(text: str) -> str:

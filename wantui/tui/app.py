@@ -348,7 +348,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
 
     def action_pause_queue(self) -> None:
         def pause(queue: Queue) -> None:
-            if queue.read_hold() is None:
+            if not queue.is_on_hold():
                 queue.hold_queue("paused", "it was paused")
                 self.notify("queue paused; running videos stop after the current step")
             else:

@@ -105,7 +105,7 @@ class QueueActions(QueueResults):
 
     def action_pause_batch(self) -> None:
         batches = self._list_target_batches()
-        is_pausing = not all(batch.paused for batch in batches)
+        is_pausing = not all(batch.is_stopped for batch in batches)
 
         def report(results: Sequence[tuple[BatchRow, None]]) -> None:
             if results:
