@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import needs_torchao
 
-from wantui.environment import build_torch_environment
+from wantui.environment import build_torch_environment, drop_optimize_options
 
 pytestmark = pytest.mark.processes
 
@@ -197,8 +197,23 @@ def test_program_without_docstrings_starts_again_at_most_once(options: tuple[str
     environment |= {} if options else {"PYTHONOPTIMIZE": "2"}
     output = subprocess.check_output([sys.executable, *options, "-c", code], env=environment, text=True)
     *levels, version = output.splitlines()
-    assert levels == (["2"] if options else ["2", "1"])
+    assert levels == ["2", "1"]
     assert version.startswith("wantui, version ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept_arguments"),
+    [
+        ("-OO -m wantui rerun -O", "-m wantui rerun -O"),
+        ("-O -O -W error -X dev -OOm wantui", "-W error -X dev -m wantui"),
+        ("-IOO -Xdev /bin/wantui -OO", "-I -Xdev /bin/wantui -OO"),
+        ("-OO -mO -OO", "-mO -OO"),
+        ("-OO -", "-"),
+        ("-B /bin/wantui -OO", "-B /bin/wantui -OO"),
+    ],
+)
+def test_restart_drops_the_options_of_python_that_remove_docstrings(arguments: str, kept_arguments: str) -> None:
+    assert drop_optimize_options(arguments.split()) == kept_arguments.split()
 
 
 @needs_torchao

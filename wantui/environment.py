@@ -1,8 +1,9 @@
 """Environment variables: defaults for torch, and the variables that must be equal in an engine and its clients."""
 
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -85,10 +86,26 @@ def build_python_command(*arguments: str) -> list[str]:
 
 
 def restart_with_docstrings() -> None:
-    """Start this program again with docstrings if PYTHONOPTIMIZE=2 removed them; a command may import torch."""
-    environment = build_torch_environment(os.environ)
-    if sys.flags.optimize > 1 and environment.get(OPTIMIZE_VARIABLE) != os.environ.get(OPTIMIZE_VARIABLE):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    """Start this program again with docstrings, which -OO or PYTHONOPTIMIZE=2 removed: a command may import torch."""
+    arguments = drop_optimize_options(sys.orig_argv[1:])
+    environment = build_torch_environment(os.environ) | {OPTIMIZE_VARIABLE: "1"}
+    if arguments != sys.orig_argv[1:] or os.environ.get(OPTIMIZE_VARIABLE) != "1":  # otherwise it has restarted
+        os.execve(sys.executable, [sys.executable, *arguments], environment)
+
+
+def drop_optimize_options(arguments: Sequence[str]) -> list[str]:
+    """Return Python's arguments without the option -O, also if it is in a group of options, such as -OOm."""
+    kept_arguments, remaining = [], list(arguments)
+    while remaining and re.match("-.", remaining[0]):
+        flags, letter, value = re.findall("^-([^-cmWX]*)([cmWX]?)(.*)", remaining.pop(0), re.DOTALL)[0]
+        if kept_flags := flags.replace("O", "") + letter + value:
+            kept_arguments.append(f"-{kept_flags}")
+        if letter in ("W", "X") and not value:  # the next argument is the option's value
+            kept_arguments += remaining[:1]
+            del remaining[:1]
+        elif letter or not flags:  # what follows is for the program
+            break
+    return kept_arguments + remaining
 
 
 def prepare_for_torch() -> None:
