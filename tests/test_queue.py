@@ -301,7 +301,7 @@ def test_repeated_cancel_and_retry_have_no_effect(queue: Queue) -> None:
 def test_updates_with_a_lost_claim_are_refused(queue: Queue) -> None:
     add(queue, "a")
     old = claim(queue, "w1")
-    queue.reclaim_videos("w1", "signal SIGKILL", counts_crash=True)
+    queue.reclaim_videos("w1", "signal SIGKILL", counts_crash=True, is_unexpected=True)
     assert queue.list_events(0)[-1].payload == VideoInterrupted(
         title=old.title, number=1, error="signal SIGKILL", worker="w1"
     )

@@ -28,6 +28,7 @@ from wantui.engine.supervisor import SUPERVISION_INTERVAL_SECONDS, Supervisor
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE
+from wantui.queue.events import VideoInterrupted
 from wantui.queue.queue import Queue
 from wantui.queue.records import TEMPORARY_HOLD_KINDS, NewVideo
 from wantui.queue.state_dir import StateDirectory
@@ -139,17 +140,25 @@ def test_worker_failure_does_not_hold_a_finished_queue(tmp_path: Path, two_gpus:
 
 
 @pytest.mark.processes
-def test_next_tick_interrupts_the_video_of_a_dead_worker(tmp_path: Path, two_gpus: list[FailingSlot]) -> None:
+@pytest.mark.parametrize("is_stopped_by_engine", [False, True])
+def test_next_tick_interrupts_the_video_of_a_dead_worker(
+    tmp_path: Path, two_gpus: list[FailingSlot], is_stopped_by_engine: bool
+) -> None:
     queue = Queue(tmp_path)
     add(queue, "auto")
     engine, slot = Supervisor(queue, two_gpus[:1], tmp_path / "logs", LOG, ends_when_idle=False), two_gpus[0]
     slot.start_process(tmp_path, tmp_path / "logs")
-    assert queue.claim_next_video(slot.worker_name, ("auto",)) is not None
+    worker_name = slot.worker_name
+    assert queue.claim_next_video(worker_name, ("auto",)) is not None
     assert slot.process is not None
     slot.process.wait()
     slot.earliest_start_at = math.inf  # no other worker takes the video
+    if is_stopped_by_engine:
+        slot.sent_signals.add(signal.SIGTERM)
     engine._supervise_once()
     assert [video.state for video in queue.list_videos(1)] == ["interrupted"]
+    (interruption,) = [event.payload for event in queue.list_events(0) if isinstance(event.payload, VideoInterrupted)]
+    assert interruption.worker == ("" if is_stopped_by_engine else worker_name)
     assert SUPERVISION_INTERVAL_SECONDS < 1.0
 
 

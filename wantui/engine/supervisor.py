@@ -196,7 +196,11 @@ class Supervisor:
                 reason += f". Its last output: {last_line}"
         # Also after a clean exit: reclaim every video that the worker did not release.
         videos = self.queue.reclaim_videos(
-            worker_name, reason, counts_crash=signal.SIGKILL not in slot.sent_signals, has_worker_ended=True
+            worker_name,
+            reason,
+            counts_crash=signal.SIGKILL not in slot.sent_signals,
+            has_worker_ended=True,
+            is_unexpected=not slot.sent_signals,
         )
         slot.process = None
         if slot.partner is not None and exit_code == SECOND_GPU_LOST_EXIT_CODE:

@@ -226,7 +226,12 @@ class WorkerQueue(QueueWriter):
     # The engine
 
     def reclaim_videos(
-        self, worker_name: str, reason: str, counts_crash: bool, has_worker_ended: bool = False
+        self,
+        worker_name: str,
+        reason: str,
+        counts_crash: bool,
+        has_worker_ended: bool = False,
+        is_unexpected: bool = False,
     ) -> list[VideoRow]:
         """Reclaim the videos of a worker that died or lost the queue; return them in their new state.
 
@@ -234,6 +239,8 @@ class WorkerQueue(QueueWriter):
             counts_crash: whether to count the crash against a video. Of several videos, the last started one is blamed:
                 for the others only the final files were being written.
             has_worker_ended: whether the worker's process ended; records that too.
+            is_unexpected: whether the worker died without a signal from the engine; the event of the last started video
+                then names the worker.
         """
         is_fatal_sql = f"NOT cancel AND worker_crashes + :blame >= {MAX_WORKER_CRASHES}"
         with self._begin_transaction() as db:
@@ -258,7 +265,7 @@ class WorkerQueue(QueueWriter):
             videos = [self.get_video(row["id"]) for row in rows]
             for index, video in enumerate(videos):
                 payload = _build_reclaim_event(video.state, video.title, video.number, video.error or reason)
-                if isinstance(payload, VideoInterrupted) and counts_crash and index == 0:
+                if isinstance(payload, VideoInterrupted) and is_unexpected and index == 0:
                     payload = replace(payload, worker=worker_name)
                 self._store_event(payload, video.batch, video.id)
             if has_worker_ended and db.execute("DELETE FROM worker WHERE name = ?", (worker_name,)).rowcount:

@@ -294,7 +294,7 @@ class VideoInterrupted(VideoEventPayload):
     kind: ClassVar[str] = "interrupted"
     error: str = ""
     worker: str = ""
-    """Name of the worker that died while it rendered the video; empty if the engine or a user ended the process."""
+    """Worker that died unexpectedly during the video; empty otherwise."""
 
     def describe(self) -> str:
         """Return what interrupted which video; after the death of a worker, also that the video is tried again."""
