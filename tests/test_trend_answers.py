@@ -22,6 +22,7 @@ from wantui.analysis.answer_evidence import CANNOT_TELL, DIFFERS, PATH, PLACE, R
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.correlation_text import CORRELATION_HEADERS
 from wantui.analysis.differences import P_HEADER
+from wantui.analysis.dose_response import Doses
 from wantui.analysis.final_states import FinalStates
 from wantui.analysis.group import Group
 from wantui.analysis.interaction import EFFECT_HEADERS
@@ -163,6 +164,12 @@ def test_five_seeds_and_a_short_range_are_noted(tmp_path: Path) -> None:
         assert "cannot tell" in answer.verdict.lower()
 
 
+def test_close_values_are_written_with_the_digits_that_differ() -> None:
+    assert Doses("shift", (3.0, 3.00000001), (0, 1)).range_text == "shift from 3 to 3.00000001"
+    assert "from 3 to 3.00000001, so" in Doses("shift", (3.0, 3.00000001), (0, 1)).describe_extrapolation()
+    assert Doses("shift", (0.1, 0.30000000000000004), (0, 1)).range_text == "shift from 0.1 to 0.3"
+
+
 def test_false_answers_on_slopes_do_not_exceed_the_level() -> None:
     """Only the slopes decide: with the test for any difference as a second chance, 7 % of the answers were false."""
     random, runs, answers = np.random.default_rng(1), 300, []
@@ -193,6 +200,10 @@ def test_screen_and_report_show_the_slope_in_the_three_lines(tmp_path: Path, mon
     assert [line.split()[0] for line in low_lines] == ["place", "room", "path"]
     assert re.match(r"room +log volume \+0\.\d+ nats \(95 %: .*\) per cfg scale, p 0\.008$", low_lines[1])
     assert re.match(r"path +length \+4\.7 % \(95 %: .*\) per cfg scale, p 0\.008$", low_lines[2])
+    narrow = Canvas(len(low_lines[1]) - 2, 9, lambda _: Style())
+    narrow_lines = [line.plain for line in draw_answer_verdicts(comparison.find_answers(), narrow)]
+    assert [line.split()[0] for line in narrow_lines] == ["place", "room", "path"]
+    assert narrow_lines[1] == low_lines[1].removesuffix(", p 0.008")
     section = " ".join(render_answer_section(comparison))
     assert "Per unit of cfg_scale: log_volume +0." in section
     assert section.index("Per unit of cfg_scale") < section.index("against")

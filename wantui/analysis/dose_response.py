@@ -46,7 +46,13 @@ class Doses:
     @property
     def range_text(self) -> str:
         """Return the setting with its range, such as "cfg_scale from 1 to 6"."""
-        return f"{self.setting_name} from {self.values[0]:g} to {self.values[-1]:g}"
+        return f"{self.setting_name} from {self.value_texts[0]} to {self.value_texts[-1]}"
+
+    @property
+    def value_texts(self) -> list[str]:
+        """Return the values with six significant digits, or with as many as it takes to tell them apart."""
+        texts_by_digits = ([f"{value:.{digits}g}" for value in self.values] for digits in range(6, 18))
+        return next(texts for texts in texts_by_digits if len(set(texts)) == len(texts))
 
     @property
     def slope_weights(self) -> FloatArray:
@@ -73,8 +79,8 @@ class Doses:
         if last - first >= 1 - 1e-9:  # 4.1 - 3.1 is below 1
             return ""
         return (
-            f"{self.setting_name} was measured only from {first:g} to {last:g}, so a slope per unit extrapolates "
-            "beyond this range"
+            f"{self.setting_name} was measured only from {self.value_texts[0]} to {self.value_texts[-1]}, so a slope "
+            "per unit extrapolates beyond this range"
         )
 
 

@@ -24,9 +24,9 @@ def print_dose_response(dose_response: "DoseResponse") -> None:
     lows, highs = declared_trend.means - half_widths, declared_trend.means + half_widths
     curve_lines = draw_interval_lines(declared_trend.means.tolist(), lows.tolist(), highs.tolist(), CURVE_WIDTH)
     mean_rows = [
-        (f"{dose:.10g}", f"{mean:.4g}", f"{low:.4g} to {high:.4g}", line)
+        (dose, f"{mean:.4g}", f"{low:.4g} to {high:.4g}", line)
         for dose, mean, low, high, line in zip(
-            dose_response.doses.values, declared_trend.means, lows, highs, curve_lines, strict=True
+            dose_response.doses.value_texts, declared_trend.means, lows, highs, curve_lines, strict=True
         )
     ]
     print_columns(

@@ -135,7 +135,7 @@ def _draw_intervals(
     dose_response: "DoseResponse", trend: "Trend", canvas: Canvas, colours_by_group: Mapping[str, str]
 ) -> list[Text]:
     """Return a line for each value of the setting, the interval of a metric and its mean, and the axis below."""
-    names = [f"{replace_names(dose_response.doses.setting_name)} {dose:g}" for dose in dose_response.doses.values]
+    names = [f"{replace_names(dose_response.doses.setting_name)} {dose}" for dose in dose_response.doses.value_texts]
     number_format = choose_number_format(trend.means.tolist())
     values = list(map(number_format.format_number, trend.means.tolist()))
     values = [value.rjust(max(map(len, values))) for value in values]
@@ -179,9 +179,9 @@ def _draw_means(
     """Return the mean of a metric at each value of the setting, in the colours of the groups."""
     subject = replace_names(f"{trend.metric} by {dose_response.doses.setting_name}")
     lines = [Text.assemble((f"mean {subject}", canvas.get_style("text-muted")))]
-    for name, dose, mean in zip(dose_response.group_names, dose_response.doses.values, trend.means, strict=True):
+    for name, dose, mean in zip(dose_response.group_names, dose_response.doses.value_texts, trend.means, strict=True):
         part = Text.assemble(
-            (DOSE_SYMBOL, canvas.get_style(colours_by_group.get(name, "accent"))), f" {dose:g}: {mean:#.3g}"
+            (DOSE_SYMBOL, canvas.get_style(colours_by_group.get(name, "accent"))), f" {dose}: {mean:#.3g}"
         )
         if lines[-1].cell_len + len(part) + 3 > canvas.width:
             lines.append(Text(" "))
