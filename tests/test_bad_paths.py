@@ -1,18 +1,23 @@
 """Unusable paths in every option that takes a path: an error message, exit code 2, and no partial output."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
-from conftest import Wantui, batch, only_queued
+from conftest import Wantui, batch, only_queued, recipe_for
 
 import wantui.storage.manifest
 from wantui.cli import MODULE_AND_HELP_BY_COMMAND, LazyGroup, cli
 from wantui.cli.streams import describe_os_error
 from wantui.cli.types import BatchReference, UserPath
 from wantui.errors import SHORTAGE_ADVICE
+from wantui.models.catalogue import NANO
+from wantui.storage.mp4 import write_mp4
 
 BAD_PATHS = {
     "long name": "x" * 300,
@@ -175,6 +180,32 @@ def test_deleted_working_folder_is_reported(wantui: Wantui, tmp_path: Path) -> N
     result = wantui("doctor", "--systemd-unit")
     assert result.code == 2
     assert "the working folder: it was deleted" in result.err
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("arguments", "code"), [(["bench"], 2), (["rerun"], 2), (["doctor", "--full"], 1)])
+def test_commands_that_load_torch_report_a_deleted_working_folder(
+    tmp_path: Path, arguments: list[str], code: int
+) -> None:
+    """The import of torch would abort the process."""
+    if arguments == ["rerun"]:
+        recipe = recipe_for(NANO)
+        tags = {"wantui": recipe.to_json(), "wantui_made_with": "{}"}
+        write_mp4(
+            tmp_path / "clip.mp4", [np.zeros((recipe.height, recipe.width, 3), np.uint8)] * recipe.frames, 8, 9, tags
+        )
+        arguments = ["rerun", str(tmp_path / "clip.mp4")]
+    (gone := tmp_path / "gone").mkdir()
+    command = 'rmdir "$PWD" && exec "$@"'
+    program = [sys.executable, "-P", "-m", "wantui", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(Path(wantui.__file__).parents[1])}
+    result = subprocess.run(
+        ["sh", "-c", command, "sh", *program], cwd=gone, capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == code
+    output = " ".join((result.stdout + result.stderr).split())
+    assert "cannot load torch: the working folder was deleted. Change to another folder (cd)" in output
+    assert "oneMKL" not in output
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from wantui.errors import UserError
+
 OPENMP_WAIT_VARIABLES = {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"}
 """Variables that let waiting OpenMP threads sleep: processes that spin on the same cores are many times slower."""
 GPU_VARIABLES = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -111,6 +113,18 @@ def drop_optimize_options(arguments: Sequence[str]) -> list[str]:
 def prepare_for_torch() -> None:
     """Set the variables that torch reads on import, for this process and its children."""
     os.environ.update(build_torch_environment(os.environ))
+
+
+def check_working_folder() -> None:
+    """Refuse a deleted working folder, from which the import of torch aborts the process (oneMKL).
+
+    Raises:
+        UserError: the folder was deleted.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("cannot load torch: the working folder was deleted. Change to another folder (cd)") from None
 
 
 def read_rendering_environment() -> dict[str, str | None]:

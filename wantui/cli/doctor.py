@@ -19,7 +19,8 @@ from wantui.cli.common_options import add_json_option
 from wantui.cli.doctor_engine import check_engine_state
 from wantui.cli.doctor_finding import Finding
 from wantui.cli.output import echo, print_json, print_wrapped_line
-from wantui.environment import build_python_command, build_torch_environment
+from wantui.environment import build_python_command, build_torch_environment, check_working_folder
+from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_count
 from wantui.planning.requirements import explain_missing_compiler
 from wantui.planning.throughput import PACKAGE_BY_KERNEL
@@ -140,6 +141,7 @@ def _check_torch_import() -> tuple[Finding, str | None]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=MAX_TORCH_IMPORT_SECONDS,
+            cwd="/",  # as for workers; the working folder may be deleted
             env=build_torch_environment(os.environ),
         )
     except subprocess.TimeoutExpired:
@@ -265,6 +267,7 @@ def _check_torch_uses_gpu() -> Iterator[Finding]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=MAX_TORCH_IMPORT_SECONDS,
+            cwd="/",  # as for workers; the working folder may be deleted
             env=build_torch_environment(os.environ),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -373,6 +376,10 @@ def _check_disk_space() -> Iterator[Finding]:
 
 def _run_nano_self_check() -> Finding:
     """Load nano and run it once."""
+    try:
+        check_working_folder()
+    except UserError as error:
+        return Finding("problem", "self-check", str(error))
     try:
         from wantui.generation.load import load_pipeline, resolve_device
         from wantui.models.catalogue import NANO
