@@ -49,6 +49,11 @@ def queue(tmp_path: Path) -> Iterator[Queue]:
         yield opened
 
 
+def send_new_notices(notifier: BatchEndNotifier) -> None:
+    for end in notifier.find_new_ends():
+        notifier.send_notice(end)
+
+
 @pytest.fixture
 def notifier(queue: Queue, tmp_path: Path) -> BatchEndNotifier:
     (tmp_path / "logs").mkdir()
@@ -81,12 +86,12 @@ def test_command_runs_once_when_the_last_video_ends(
     settings_file.write_text('on_batch_end: env | grep ^WANTUI_ | sort; pwd; echo "$WANTUI_NAME" >> ../ended\n')
     number = add_batch(queue, "it's mine; $HOME")
     end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     notifier.wait()
     assert not Path("outputs/ended").exists()
     end_next_video(queue, lambda claim: queue.record_failure(claim, "out of memory"))
-    notifier.send_new_notices()
-    notifier.send_new_notices()
+    send_new_notices(notifier)
+    send_new_notices(notifier)
     notifier.wait()
     assert Path("outputs/ended").read_text() == "it's mine; $HOME\n"
     folder = Path("outputs/it's mine; $HOME").absolute()
@@ -109,11 +114,11 @@ def test_retried_batch_sends_another_notice(queue: Queue, notifier: BatchEndNoti
     settings_file.write_text("on_batch_end: echo $WANTUI_STATE >> ../ended\n")
     number = add_batch(queue, "mine", videos=1)
     end_next_video(queue, lambda claim: queue.record_failure(claim, "out of memory"))
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     notifier.wait()
     queue.retry_videos(number)
     end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     notifier.wait()
     assert Path("outputs/ended").read_text().split() == ["failed", "done"]
 
@@ -146,7 +151,7 @@ def test_command_that_takes_too_long_is_ended_with_its_children(
     settings_file.write_text("on_batch_end: sleep 600 & echo $! > pid; wait\ntimeout_seconds: 1\n")
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     notifier.wait()
     assert "it took longer than 1 s (" in caplog.text
     child = int(Path("outputs/mine/pid").read_text())
@@ -160,7 +165,7 @@ def test_failed_command_is_logged_with_its_exit_code(
     settings_file.write_text("on_batch_end: echo no such thing >&2; exit 7\n")
     number = add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     notifier.wait()
     path = notifier.logs_folder / f"notice_{number}.out"
     assert f"on_batch_end failed for mine with exit code 7; see {path}" in caplog.text
@@ -189,7 +194,7 @@ def test_notice_without_a_thread_is_named_and_others_are_sent(
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
     monkeypatch.setattr(threading.Thread, "start", refuse_first)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     notifier.wait()
     assert "on_batch_end: no notice of the end of mine was sent: can't start new thread" in caplog.text
     assert ("webhook: no notice of the end of mine was sent" in caplog.text) == (refused_count == 2)
@@ -215,7 +220,7 @@ def test_command_that_prints_without_end_is_stopped_and_its_output_is_cut(
     path = notifier.logs_folder / f"notice_{number}.out"
     path.write_text("of an earlier command\n")
     end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     notifier.wait()
     assert f"on_batch_end was stopped for mine: it printed more than 1.0 kB; see {path}" in caplog.text
     assert path.read_text() == ("flood\n" * 1000)[:1000]
@@ -236,7 +241,7 @@ def test_command_is_not_stopped_if_a_concurrent_command_prints_too_much(
     number_by_name = {name: add_batch(queue, name, videos=1) for name in ("quiet", "loud")}
     for _ in number_by_name:
         end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     wait_until(lambda: "on_batch_end was stopped for loud" in caplog.text, "the loud command is stopped")
     Path("outputs/go").touch()
     notifier.wait()
@@ -256,7 +261,7 @@ def test_output_of_the_latest_commands_is_kept(
     for name in ("first", "second", "third"):
         add_batch(queue, name, videos=1)
         end_next_video(queue)
-        notifier.send_new_notices()
+        send_new_notices(notifier)
         notifier.wait()
     kept_texts = {path.read_text() for path in notifier.logs_folder.iterdir()}
     assert kept_texts == {"second\n", "third\n"}
@@ -271,7 +276,7 @@ def test_commands_of_many_batches_that_end_at_once_run_a_few_at_a_time(
     for index in range(count):
         add_batch(queue, f"batch {index}", videos=1)
         end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     started = Path("outputs/started")
     wait_until(
         lambda: started.exists() and len(started.read_text().split()) == notices.MAX_CONCURRENT_NOTICES, "they start"
@@ -290,7 +295,7 @@ def test_output_file_that_cannot_be_replaced_is_an_error(
     number = add_batch(queue, "mine", videos=1)
     (notifier.logs_folder / f"notice_{number}.out").mkdir()
     end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     notifier.wait()
     assert "on_batch_end cannot be run for mine: " in caplog.text
 
@@ -302,7 +307,7 @@ def test_output_file_replaces_a_fifo(queue: Queue, notifier: BatchEndNotifier, s
     path = notifier.logs_folder / f"notice_{number}.out"
     os.mkfifo(path)
     end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     wait_until(path.is_file, "the output is written")
     notifier.wait()
     assert path.read_text() == "mine\n"
@@ -348,7 +353,7 @@ def test_webhook_receives_the_batch_as_json(
     settings_file.write_text(f"webhook: {address}\n")
     number = add_batch(queue, "grüße")
     end_next_video(queue, lambda claim: queue.record_batch_failure(claim, "the weights are missing", 3))
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     notifier.wait()
     assert handler.received == [
         (
@@ -392,7 +397,7 @@ def test_failed_webhook_is_logged_without_its_path(
     settings_file.write_text(f"webhook: {address}\n")
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     notifier.wait()
     assert "the webhook at 127.0.0.1 failed for mine" in caplog.text
     assert reason in caplog.text
@@ -411,7 +416,7 @@ def test_redirected_webhook_is_a_failure_that_names_the_new_host(
     settings_file.write_text(f"webhook: {address}\n")
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     notifier.wait()
     assert len(handler.received) == 1
     assert "it redirects to new.example, but redirects are not followed" in caplog.text
@@ -429,7 +434,7 @@ def test_ending_engine_abandons_slow_notices(
     settings_file.write_text("on_batch_end: echo $$ > pid; exec sleep 600\n")
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     pid_file = Path("outputs/mine/pid")
     wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), "the command starts")
     notifier.wait(lambda: True)
@@ -450,8 +455,8 @@ def test_unreadable_queue_loses_no_notice(
     with monkeypatch.context() as patch:
         patch.setattr(queue, "get_batch", lambda _: (_ for _ in ()).throw(sqlite3.OperationalError("locked")))
         with pytest.raises(sqlite3.OperationalError):
-            notifier.send_new_notices()
-    notifier.send_new_notices()
+            send_new_notices(notifier)
+    send_new_notices(notifier)
     notifier.wait()
     assert len(receiver[1].received) == 1
 
@@ -460,7 +465,7 @@ def test_nothing_is_sent_by_default(queue: Queue, notifier: BatchEndNotifier) ->
     assert load_notice_settings() == NoticeSettings()
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     assert notifier.threads == []
 
 
@@ -471,7 +476,7 @@ def test_batches_that_ended_before_the_engine_started_send_nothing(
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
     notifier = BatchEndNotifier(queue, tmp_path, LOG)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     notifier.wait()
     assert receiver[1].received == []
 
@@ -520,7 +525,7 @@ def test_invalid_settings_are_named_and_send_nothing(
     assert fault.startswith("no notice is sent when a batch ends: ")
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     assert notifier.threads == []
     assert "no notice of the end of mine was sent" in caplog.text
 
@@ -554,7 +559,7 @@ def test_nested_engine_does_not_inherit_the_variables_of_a_notice(
     settings_file.write_text("on_batch_end: 'true'\n")
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new_notices()
+    send_new_notices(notifier)
     notifier.wait()
     assert seen["WANTUI_ERROR"] == ""
     assert seen["PATH"] == os.environ["PATH"]

@@ -21,6 +21,7 @@ from wantui.batches import enqueue
 from wantui.engine import process, slots, supervisor
 from wantui.engine.control import NoEngineError, acquire_engine_lock, ensure_engine, find_engine_process_id
 from wantui.engine.hold_recovery import CHECK_BY_HOLD_KIND
+from wantui.engine.notices import BatchEnd
 from wantui.engine.process import run_engine
 from wantui.engine.slots import WorkerSlot
 from wantui.engine.stop_requests import StopRequestCounter
@@ -34,6 +35,7 @@ from wantui.queue.records import TEMPORARY_HOLD_KINDS, NewVideo
 from wantui.queue.state_dir import StateDirectory
 from wantui.stop_signals import STOP_SIGNALS
 from wantui.storage.layout import BatchFolder
+from wantui.storage.locks import lock_manifest
 from wantui.storage.manifest import read_manifest
 from wantui.storage.manifest_store import ManifestStore
 
@@ -351,6 +353,42 @@ def test_video_cancelled_without_an_engine_is_closed_in_its_manifest(
     assert not checkpoint.exists()
 
 
+def wait_until_folded(supervisor: Supervisor) -> None:
+    for thread, _ in supervisor.folding_threads:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_journal_of_an_ended_batch_that_could_not_be_folded_is_folded_by_the_next_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = BatchFolder(tmp_path / "b")
+    write_clip_batch(folder.root, "a circle", seeds=1)
+    queue = Queue(tmp_path)
+    supervisor = Supervisor(queue, [], tmp_path / "logs", LOG, ends_when_idle=True)
+    sent_ends: list[BatchEnd] = []
+    monkeypatch.setattr(supervisor.notifier, "send_notice", sent_ends.append)
+    queue.add_batch(folder.root, "cpu", [NewVideo(0, "red", "{}", 20)])
+    claim = queue.claim_next_video("worker-0:7", ("cpu",))
+    assert claim is not None
+    ManifestStore(folder).edit_video_entry(0, lambda entry: setattr(entry, "bytes", 99))
+    queue.record_done(claim)
+    with monkeypatch.context() as patch:
+        patch.setattr("wantui.storage.manifest_file.write_manifest", refuse)
+        supervisor.run()
+    assert f"cannot fold the journal of {folder.root} into its manifest" in caplog.text
+    assert folder.journal_path.exists()
+    assert [end.folder for end in sent_ends] == [str(folder.root)]
+    next_supervisor = Supervisor(queue, [], tmp_path / "logs", LOG, ends_when_idle=True)
+    next_supervisor.fold_remaining_journals()
+    next_supervisor.run()
+    assert not folder.journal_path.exists()
+    assert len(sent_ends) == 1
+
+
 @pytest.mark.parametrize("has_waiting_video", [False, True])
 def test_engine_folds_the_journal_of_a_batch_whose_deleted_clips_were_generated_again(
     tmp_path: Path, has_waiting_video: bool
@@ -366,7 +404,10 @@ def test_engine_folds_the_journal_of_a_batch_whose_deleted_clips_were_generated_
         ManifestStore(folder).edit_video_entry(index, lambda entry: setattr(entry, "bytes", 99))
         queue.record_done(claim)
     assert folder.journal_path.exists()
-    supervisor._supervise_once()
+    with lock_manifest(folder.root):
+        supervisor._supervise_once()  # does not wait for the lock
+        assert folder.journal_path.exists()
+    wait_until_folded(supervisor)
     assert folder.journal_path.exists() == has_waiting_video
     entries = json.loads(folder.manifest_path.read_text())["videos"]
     assert [entry["bytes"] == 99 for entry in entries] == [not has_waiting_video] * 2

@@ -151,17 +151,10 @@ class BatchEndNotifier:
 
     Args:
         logs_folder: folder of the commands' output files.
-        finish_folder: called with the folder of each ended batch before its notice is sent.
     """
 
-    def __init__(
-        self,
-        queue: QueueReader,
-        logs_folder: Path,
-        log: logging.Logger,
-        finish_folder: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self.queue, self.logs_folder, self.log, self.finish_folder = queue, logs_folder, log, finish_folder
+    def __init__(self, queue: QueueReader, logs_folder: Path, log: logging.Logger) -> None:
+        self.queue, self.logs_folder, self.log = queue, logs_folder, log
         self.last_seq = queue.read_last_event_seq()
         self.threads: list[threading.Thread] = []
         self.processes: set[subprocess.Popen[bytes]] = set()
@@ -170,22 +163,20 @@ class BatchEndNotifier:
         self.is_abandoned = False
         """True once the engine no longer waits for notices; no further notice is started."""
 
-    def send_new_notices(self) -> None:
-        """Send notices for the batches that ended since the last call.
+    def find_new_ends(self) -> list[BatchEnd]:
+        """Return the batches that ended since the last call.
 
         Raises:
             sqlite3.Error: the queue cannot be read.
         """
         if self.queue.read_last_event_seq() == self.last_seq:
-            return
+            return []
         # One snapshot: if a batch ended between reading the events and its row, it would be reported twice.
         with self.queue.read_snapshot():
             new_events = self.queue.list_events(self.last_seq)
             ends = self._find_batch_ends(new_events)
         self.last_seq = max(event.seq for event in new_events)
-        for end in ends:
-            self.finish_folder(end.folder)
-            self._start_command(end)
+        return ends
 
     def _find_batch_ends(self, new_events: Sequence[QueueEvent]) -> list[BatchEnd]:
         """Return the batches that one of these events ended."""
@@ -217,7 +208,8 @@ class BatchEndNotifier:
                 return
             time.sleep(0.02)
 
-    def _start_command(self, end: BatchEnd) -> None:
+    def send_notice(self, end: BatchEnd) -> None:
+        """Start to send the notices of an ended batch."""
         try:
             settings = load_notice_settings()
         except UserError as error:

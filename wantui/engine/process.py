@@ -84,6 +84,7 @@ def _run_until_replaced(
             log.error("%s", fault)
             engine_notes.append(fault)
         supervisor.hold_queue_if_interrupted()
+        supervisor.fold_remaining_journals()
         publish_engine_info(
             lock_descriptor,
             logs_folder,

@@ -3,13 +3,15 @@
 import logging
 import math
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from wantui.engine.control import is_lock_file_in_place
 from wantui.engine.hold_recovery import find_hold_end
-from wantui.engine.notices import BatchEndNotifier
+from wantui.engine.journal_folding import start_folding_journals
+from wantui.engine.notices import BatchEnd, BatchEndNotifier
 from wantui.engine.pairing import is_gpu_borrowed, prepare_slot
 from wantui.engine.process_output import NO_OUTPUT
 from wantui.engine.slots import WorkerSlot
@@ -61,7 +63,9 @@ class Supervisor:
         self.stop_requests = stop_requests or StopRequestCounter()
         self.lock_descriptor = lock_descriptor
         """Descriptor of the locked engine lock file; None without a lock."""
-        self.notifier = BatchEndNotifier(queue, logs_folder, log, self._fold_journal)
+        self.notifier = BatchEndNotifier(queue, logs_folder, log)
+        self.folding_threads: list[tuple[threading.Thread, BatchEnd | None]] = []
+        """Threads that fold journals, each with the ended batch whose notice is sent afterwards."""
         self.is_ending = False
         """True if the engine stops on its own: nothing waits, or the database was deleted."""
         self.files_checked_at = -math.inf
@@ -127,11 +131,11 @@ class Supervisor:
         for slot in self.slots:
             self._reap_worker(slot)
         self._reset_failures_after_claims()
-        self.notifier.send_new_notices()
+        self._finish_ended_batches()
         busy_slots = [slot for slot in self.slots if slot.process is not None]
         if self._is_stopping():
             self._signal_workers(busy_slots)
-            return bool(busy_slots)
+            return bool(busy_slots) or (bool(self.folding_threads) and self.stop_requests.count <= 1)
         self._check_queue_files()
         self._escalate_cancels()
         self._start_workers()
@@ -263,12 +267,19 @@ class Supervisor:
         except (OSError, UserError) as error:
             self.log.warning("cannot record ended videos in the manifest of %s: %s", batch.name, error)
 
-    def _fold_journal(self, folder: str) -> None:
-        """Write the outcomes of an ended batch to its batch.json, for programs that do not read the journal."""
-        try:
-            self.manifest_stores.get_store(BatchFolder(Path(folder))).fold_journal_of_ended_batch()
-        except (OSError, UserError) as error:
-            self.log.warning("cannot fold the journal of %s into its manifest: %s", folder, error)
+    def fold_remaining_journals(self) -> None:
+        """Fold the journals of ended batches that an earlier engine could not fold, or left when it was killed."""
+        folders = [batch.folder for batch in self.queue.list_batches() if not batch.unfinished_count]
+        self.folding_threads.append((start_folding_journals(folders, self.log), None))
+
+    def _finish_ended_batches(self) -> None:
+        """Fold the journals of batches that ended, and then send their notices."""
+        for end in self.notifier.find_new_ends():
+            self.folding_threads.append((start_folding_journals([Path(end.folder)], self.log), end))
+        for thread, batch_end in self.folding_threads:
+            if batch_end is not None and not thread.is_alive():
+                self.notifier.send_notice(batch_end)
+        self.folding_threads = [entry for entry in self.folding_threads if entry[0].is_alive()]
 
     def _escalate_cancels(self) -> None:
         cancelling_workers = self.queue.list_cancelling_workers()
