@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from gpu_samples import make_gpu_sample
 
+from wantui.batches import cell_cost
 from wantui.batches.batch_gpus import choose_device_gpus, keep_batch_gpus, read_visible_devices
-from wantui.batches.cell_cost import list_free_gpu_bytes
+from wantui.batches.cell_cost import estimate_cell_costs, list_free_gpu_bytes
+from wantui.config import load_config
 from wantui.engine.control import acquire_engine_lock
 from wantui.gpu.monitor import GpuState
 from wantui.gpu.nvml import Gpu
+from wantui.planning import preview_batch
 
 GB = 10**9
 STATES = tuple(
@@ -40,6 +43,19 @@ def test_costs_are_predicted_for_the_gpus_that_serve_the_batch(
     assert [state.index for state in sample.gpus] == indices
     gpus = [Gpu(state.index, state.uuid, state.name, None, None) for state in STATES]
     assert [gpu.index for gpu in choose_device_gpus(gpus, visible_devices, device)] == indices
+
+
+def test_time_and_memory_are_predicted_for_the_gpu_with_the_most_free_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = []
+    monkeypatch.setattr(cell_cost, "load_throughput", lambda _directory, gpu_name, *_: names.append(gpu_name))
+    preview = preview_batch(load_config("wan_14b_optimized"), "a circle")
+    unknown = replace(STATES[1], index=3, uuid="GPU-d", memory_total=None)
+    (cost,) = estimate_cell_costs(preview, [], make_gpu_sample(unknown, *STATES), tmp_path)
+    assert names == ["H200"]
+    assert cost.chosen_plan is not None
+    assert cost.chosen_plan.reason.endswith("141 GB are free")
 
 
 def test_lost_gpu_serves_no_batch() -> None:

@@ -43,14 +43,12 @@ class CellCost:
 
 def list_free_gpu_bytes(gpus: Sequence[GpuState]) -> list[int]:
     """Return the free bytes of the GPUs whose memory can be read, largest first."""
-    return sorted(
-        (
-            gpu.memory_total - gpu.memory_used
-            for gpu in gpus
-            if gpu.memory_total is not None and gpu.memory_used is not None
-        ),
-        reverse=True,
-    )
+    return sorted((free_bytes for gpu in gpus if (free_bytes := _find_free_bytes(gpu)) is not None), reverse=True)
+
+
+def _find_free_bytes(gpu: GpuState) -> int | None:
+    """Return the free bytes of a GPU; None if they cannot be read."""
+    return None if gpu.memory_total is None or gpu.memory_used is None else gpu.memory_total - gpu.memory_used
 
 
 def uses_gpu(preview: BatchPreview, gpu_sample: GpuSample | None) -> bool:
@@ -65,10 +63,14 @@ def estimate_cell_costs(
     gpu_sample: GpuSample | None,
     state_directory: Path | None = None,
 ) -> list[CellCost]:
-    """Return the predicted cost of each cell that can be planned; equal videos are predicted once."""
+    """Return the predicted cost of each cell that can be planned; equal videos are predicted once.
+
+    Time and memory are those of the GPU with the most free memory.
+    """
     is_on_gpu = uses_gpu(preview, gpu_sample)
     gpus = gpu_sample.gpus if gpu_sample is not None and is_on_gpu else ()
-    timed_videos = select_gpu_videos(past_videos, gpus[0].name if gpus else "")
+    gpu_name = max(gpus, key=lambda gpu: _find_free_bytes(gpu) or -1).name if gpus else ""
+    timed_videos = select_gpu_videos(past_videos, gpu_name)
     plan_chooser = _PlanChooser(preview, next(iter(list_free_gpu_bytes(gpus)), None))
     estimate_by_key: dict[tuple[object, ...], Estimate] = {}
     throughput_by_key: dict[tuple[MemoryPlan, str], Throughput | None] = {}
@@ -80,7 +82,7 @@ def estimate_cell_costs(
         plan = RESIDENT_PLAN if chosen_plan is None else chosen_plan.plan
         throughput_key = plan, recipe.speed
         if state_directory is not None and is_on_gpu and throughput_key not in throughput_by_key:
-            throughput_by_key[throughput_key] = load_throughput(state_directory, gpus[0].name, recipe, plan)
+            throughput_by_key[throughput_key] = load_throughput(state_directory, gpu_name, recipe, plan)
         gpu_count = _count_gpus_per_video(preview, largest_recipe, plan, gpus)
         time_key = *make_time_key(recipe), plan, gpu_count
         if time_key not in estimate_by_key:
