@@ -109,6 +109,20 @@ def test_resume_generates_only_missing_videos(wantui: Wantui, small: list[str]) 
     assert (again.code, "4 of 4 videos done" in again.err, "started" in again.err) == (0, True, False)
 
 
+def test_resume_of_a_complete_batch_outside_the_queue_adds_no_batch(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = batch(wantui("run", "-t", "a circle", "--videos-per-variation", 1, *small))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another queue"))
+    for options in ([], ["--detach"]):
+        resumed = wantui("run", "--resume", folder.root, *options)
+        assert (resumed.code, resumed.out) == (0, f"{folder.root}\n")
+        assert f"1 video done, no video is missing in {folder.root}" in resumed.err
+    resumed_json = json.loads(wantui("run", "--resume", folder.root, "--json").out)
+    assert resumed_json == {"event": "end", "folder": str(folder.root), "done": 1}
+    assert json.loads(wantui("queue", "ls", "--all", "--json").out)["batches"] == []
+
+
 def test_resume_drops_videos_missing_from_a_shortened_manifest(wantui: Wantui, small: list[str]) -> None:
     with only_queued():
         folder = batch(wantui("run", "-t", TEMPLATE, *small, "--detach"))

@@ -242,10 +242,11 @@ def enqueue_batch(
     device: str,
     missing_videos: Sequence[tuple[int, VideoEntry]],
     is_new: bool,
-) -> int:
+) -> int | None:
     """Put the missing videos of a batch on the queue; return the batch number.
 
-    Videos that are no longer in the manifest of a continued batch are removed from the queue.
+    Return None, and queue nothing, for a complete batch that the queue does not have. Videos that are no longer in the
+    manifest of a continued batch are removed from the queue.
 
     Args:
         missing_videos: the result of `find_missing_videos`.
@@ -253,6 +254,8 @@ def enqueue_batch(
     if not is_new:
         with suppress(OSError, UserError):  # the worker reports errors of the folder
             ManifestStore(folder).fold_journal_when_reopened()
+        if not missing_videos and not queue.has_folder(str(folder.root.resolve())):
+            return None
     videos = [
         NewVideo(
             index,
@@ -334,4 +337,5 @@ def _open_queue_and_enqueue(
 ) -> EnqueuedBatch:
     with Queue(state_dir.directory) as queue:
         batch_id = enqueue_batch(queue, folder, manifest, device, missing_videos, is_new)
+    assert batch_id is not None  # videos are missing
     return EnqueuedBatch(batch_id, len(missing_videos), folder.root)

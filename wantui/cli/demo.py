@@ -99,6 +99,7 @@ def _generate_demo_batch(batch: "Batch", makes_new_batch: bool) -> Path:
         missing_videos = find_missing_videos(folder, manifest)
         device = str(manifest.config["model_settings"]["device"])
         batch_id = enqueue_batch(queue, folder, manifest, device, missing_videos, is_new)
+        assert batch_id is not None  # videos are missing
     verb = "generate" if is_new else "continue with"
     _show_phase(
         1,

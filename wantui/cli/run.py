@@ -103,6 +103,8 @@ def command(
                 check_fp8_available(state_dir, device, (video.recipe for _, video in missing_videos))
             _warn_of_slow_cpu(state_dir, device, missing_videos)
             batch_id = enqueue_batch(queue, folder, manifest, device, missing_videos, is_new)
+        if batch_id is None:
+            _report_complete_batch(folder, manifest, as_json)
         try:
             _follow_queued_batch(queue, batch_id, len(missing_videos), last_seq, log_folder, detaches, as_json)
         except UserError:
@@ -113,6 +115,19 @@ def command(
         if folder is None:
             raise
         _report_interrupted_run(queue, folder.root.resolve())
+
+
+def _report_complete_batch(folder: "BatchFolder", manifest: "Manifest", as_json: bool) -> NoReturn:
+    """Report that a batch outside the queue has no missing video; print its folder, and exit."""
+    from wantui.cli.follow import format_relative_path
+
+    shown_folder = format_relative_path(folder.root.resolve())
+    echo(f"{format_count(len(manifest.videos), 'video')} done, no video is missing in {shown_folder}", err=True)
+    if as_json:
+        print_json({"event": "end", "folder": str(shown_folder), **manifest.count_states()}, indent=None)
+    else:
+        echo(shown_folder)
+    sys.exit(0)
 
 
 def _create_batch(

@@ -228,7 +228,7 @@ class Queue(WorkerQueue):
         with self._begin_transaction() as db:
             for table, rows in removed.rows_by_table:
                 for row in rows:
-                    if table == "batch" and self._has_folder(row["folder"]):
+                    if table == "batch" and self.has_folder(row["folder"]):
                         raise UserError(
                             f"cannot restore batch {removed.batch_number}: {row['folder']} was queued again in the "
                             f"meantime"
@@ -242,12 +242,13 @@ class Queue(WorkerQueue):
         """Return whether the queue has no batch."""
         return self.db.execute("SELECT 1 FROM batch LIMIT 1").fetchone() is None
 
+    def has_folder(self, folder: str) -> bool:
+        """Return whether the batch in a folder is in the queue."""
+        return self.db.execute("SELECT 1 FROM batch WHERE folder = ?", (folder,)).fetchone() is not None
+
     def _require_batch(self, batch_number: int) -> None:
         if self.db.execute("SELECT 1 FROM batch WHERE id = ?", (batch_number,)).fetchone() is None:
             raise BatchChangeError(f"batch {batch_number} is no longer in the queue")
-
-    def _has_folder(self, folder: str) -> bool:
-        return self.db.execute("SELECT 1 FROM batch WHERE folder = ?", (folder,)).fetchone() is not None
 
 
 def _make_video_filter_sql(batch_number: int, video_index: int | None) -> tuple[str, tuple[int, ...]]:
