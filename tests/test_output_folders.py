@@ -368,7 +368,7 @@ def test_working_folder_with_a_non_utf8_name_is_refused(
     with only_queued():
         result = wantui("run", "-t", "a star", "--detach", *small)
     assert result.code == 2
-    assert "a\\udcff/outputs: its name is not UTF-8. Choose another --output-dir" in result.err
+    assert "a\\udcff/outputs: its name is not UTF-8. Choose another output_dir" in result.err
     assert list(odd.iterdir()) == []
 
 

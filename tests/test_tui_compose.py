@@ -16,7 +16,7 @@ from textual.widget import Widget
 
 from wantui.batches.batch_cost import CostLine
 from wantui.batches.enqueue import enqueue_new_batch
-from wantui.config import load_config
+from wantui.config import ConfigError, load_config
 from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.prompts.highlighting import highlight_template
 from wantui.queue.queue import Queue
@@ -25,6 +25,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.tui.app import WantuiApp
 from wantui.tui.compose_data import BatchQueued, compute_preview
+from wantui.tui.config_sources import DraftText
 from wantui.tui.cost_rows import METER_WIDTH, NAME_WIDTH
 from wantui.tui.drafts import DRAFTS_FILE, Drafts, load_drafts, save_drafts
 from wantui.tui.screens.compose import ComposeScreen
@@ -781,3 +782,64 @@ def test_cost_of_less_than_a_hundredth_has_no_meter(share: float, has_meter: boo
             assert ("─" in line.plain or "━" in line.plain) == has_meter
 
     run(test)
+
+
+def test_invalid_width_is_an_error_at_its_field_with_a_sweep() -> None:
+    async def test() -> None:
+        save_drafts(find_state_directory().directory, Drafts(changes={"sweeps": "cfg_scale=1,2"}))
+        async with application(size=(80, 24)) as it:
+            await go_to(it, "video_settings.width")
+            form = it.screen(ComposeScreen).config_pane.settings_form
+            await it.press("enter")
+            form.value_input.value = "130"
+            await it.pilot.pause()
+            await it.press("enter")
+            await it.until(lambda: form.value_error)
+            assert form.error_key == "video_settings.width"
+            assert form.value_error == "130 is not a multiple of 16; the nearest are 128 or 144"
+            assert "video_settings.width" not in it.app.drafts.changes
+
+    run(test)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_template_pane_shows_the_whole_reason_why_no_cell_can_be_generated(size: tuple[int, int]) -> None:
+    async def test() -> None:
+        changes = {"sweeps": "cfg_scale=1,2", "video_settings.width": "130", "video_settings.height": "70"}
+        save_drafts(find_state_directory().directory, Drafts(changes=changes))
+        async with application(size=size) as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            await it.press("t")
+            await it.paste("a red circle")
+            await it.until(lambda: screen.draft_error)
+            await it.pilot.pause()
+            shown = " ".join(read_region(it, screen.error_line).split())
+            assert "no cell of the sweep can be generated: video_settings.width: 130 is not a multiple" in shown
+            assert "the nearest are 64 or 80" in shown
+
+    run(test)
+
+
+def test_seeds_replaces_a_changed_number_of_videos_and_says_so() -> None:
+    async def test() -> None:
+        save_drafts(find_state_directory().directory, Drafts(changes={"videos_per_variation": "7"}))
+        async with application(size=(140, 40)) as it:
+            await it.until(lambda: it.screen(ComposeScreen).config)
+            form = it.screen(ComposeScreen).config_pane.settings_form
+            await go_to(it, "seeds")
+            form.post_message(SettingsForm.Changed("seeds", "1..8", is_final=True))
+            await it.until(lambda: it.app.drafts.changes == {"seeds": "1..8"})
+            assert "seeds replaces your change of videos per variation" in it.notifications()
+            await go_to(it, "videos_per_variation")
+            form.post_message(SettingsForm.Changed("videos_per_variation", "3", is_final=True))
+            await it.until(lambda: form.value_error)
+            assert form.value_error == "cannot be combined with seeds (1..8); change or clear seeds instead"
+
+    run(test)
+
+
+def test_errors_of_other_changed_settings_name_no_option_of_the_command_line() -> None:
+    draft_text = DraftText("seeds: 1..8\n", Path("mine.yaml"))
+    with pytest.raises(ConfigError, match=r"^Settings: videos_per_variation: cannot be combined with seeds"):
+        draft_text.parse_with_changes({"videos_per_variation": "3"})

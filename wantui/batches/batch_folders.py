@@ -103,7 +103,7 @@ def _reject_non_utf8_folder(folder: Path) -> None:
     except UnicodeEncodeError:
         raise UserError(
             f"cannot create a batch in {escape_unprintable(str(folder))}: its name is not UTF-8. "
-            "Choose another --output-dir, or start in another folder"
+            "Choose another output_dir, or start in another folder"
         ) from None
 
 
@@ -145,7 +145,7 @@ def check_batch_fits_on_disk(batch_root: Path, batch: Batch) -> None:
         raise UserError(
             f"cannot queue the batch: {batch_root.parent} has {format_bytes(free_bytes)} free, but "
             f"the batch needs more: {disk_need.description}. "
-            "Choose another --output-dir, fewer videos, or a larger latent_analysis_settings.storage_interval"
+            "Choose another output_dir, fewer videos, or a larger latent_analysis_settings.storage_interval"
         )
 
 
@@ -224,7 +224,11 @@ def _require_empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
 
 def _make_taken_folder_error(folder: BatchFolder) -> UserError:
     has_batch = os.path.lexists(folder.manifest_path)
-    advice = "already holds a batch. Continue it with --resume, or choose" if has_batch else "exists already. Choose"
+    advice = (
+        "already holds a batch. Continue it with `wantui run --resume`, or choose"
+        if has_batch
+        else "exists already. Choose"
+    )
     return UserError(f"{folder.root} {advice} another name")
 
 
@@ -232,8 +236,8 @@ def _make_write_error(folder: BatchFolder, error: OSError) -> UserError:
     if isinstance(error, FileExistsError):
         return UserError(
             f"the output folder {folder.root} cannot be written: {error.filename} is neither a folder nor a link to "
-            "a folder. Choose another --output-dir"
+            "a folder. Choose another output_dir"
         )
     return UserError(
-        f"the output folder {folder.root} cannot be written: {error.strerror or error}. Choose another --output-dir"
+        f"the output folder {folder.root} cannot be written: {error.strerror or error}. Choose another output_dir"
     )

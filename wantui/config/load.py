@@ -34,7 +34,6 @@ IGNORED_SECTIONS = {"output_settings": "diffusion_latent_exploration never read 
 """Sections without effect, and the reason."""
 SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
 """Surrogate character, which Python uses for a byte of the command line that is not UTF-8."""
-_SEEDS_REMEDY = "set all seeds with --seeds, or clear `seeds`"
 
 
 @dataclass(frozen=True)
@@ -221,9 +220,8 @@ class _ConfigReader:
         if settings.seeds is not None:
             for key in (("model_settings", "seed"), ("videos_per_variation",)):
                 if key in self.option_by_key:
-                    problems.append(
-                        self.make_problem(key, f"cannot be combined with seeds ({settings.seeds}); {_SEEDS_REMEDY}")
-                    )
+                    message = f"cannot be combined with seeds ({settings.seeds}); change or clear seeds instead"
+                    problems.append(self.make_problem(key, message))
         try:
             resolve_sweep_axes(settings)
         except SweepError as error:

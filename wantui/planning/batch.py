@@ -94,7 +94,8 @@ def preview_batch(config: Config, template: str) -> BatchPreview:
     cells, skipped_cells = _skip_impossible_cells(cells, settings)
     refusals = merge_cell_texts({cell.label: cell.refusals for cell in cells}, len(cells))
     if not any(cell.first_recipe is not None for cell in cells):
-        raise PlanError("no cell of the sweep can be generated:\n  " + "\n  ".join(refusals))
+        separator = "\n  " if len(refusals) > 1 else " "
+        raise PlanError("no cell of the sweep can be generated:" + separator + separator.join(refusals))
     warnings = [
         *map(str, config.warnings),
         *parsed_template.warnings,

@@ -1,8 +1,8 @@
 """Configs that Compose lists, and the text and changes of the draft's config; without widgets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from platformdirs import user_config_path
@@ -12,6 +12,7 @@ from wantui.config.document import read_config_text
 from wantui.config.fields import get_setting_value
 from wantui.config.presets import find_config_path
 from wantui.config.problems import ConfigProblem
+from wantui.config.sweep import resolve_sweep_axes
 from wantui.errors import UserError
 from wantui.file_state import MISSING_FILE, UNREADABLE_FILE, FileState, read_file_state
 from wantui.formatting import format_count
@@ -114,7 +115,15 @@ class DraftText:
         """
         if self.error is not None:
             raise self.error
-        return parse_config(self.yaml_text, self.source, [f"{key}={value}" for key, value in changes.items()])
+        try:
+            config = parse_config(self.yaml_text, self.source, [f"{key}={value}" for key, value in changes.items()])
+        except ConfigError as error:
+            raise ConfigError(_name_settings_pane(error.problems), error.settings) from None
+        return replace(
+            config,
+            warnings=tuple(_name_settings_pane(config.warnings)),
+            refusals=tuple(_name_settings_pane(config.refusals)),
+        )
 
     def parse_without_changes(self) -> Config | None:
         """Parse the config without changes; return None if it is invalid without them."""
@@ -178,10 +187,44 @@ def find_effective_changes(changes: dict[str, str], config: Config, file_config:
     }
 
 
+def _name_settings_pane(problems: Sequence[ConfigProblem]) -> list[ConfigProblem]:
+    """Return the problems with the settings pane as the source of the changes, instead of the command line."""
+    return [replace(problem, source="Settings") if problem.source == "--set" else problem for problem in problems]
+
+
+def find_replaced_changes(changes: Mapping[str, str], setting_key: str, value: str) -> list[str]:
+    """Return the changed settings that a new value replaces: `seeds` lists all seeds and thus gives their number."""
+    if setting_key != "seeds" or not value.strip():
+        return []
+    return [key for key in ("videos_per_variation", "model_settings.seed") if key in changes]
+
+
 def format_setting_errors(error: ConfigError, setting_key: str) -> str:
     """Return the errors of the setting `setting_key`, or all errors if none concerns it."""
     messages = [problem.message for problem in error.problems if problem.key == setting_key]
     return "; ".join(messages or [str(problem) for problem in error.problems])
+
+
+def find_size_error(config: Config, setting_key: str) -> str | None:
+    """Return why the model cannot generate the width or height of a config; None if it can, or the sweep replaces it.
+
+    Args:
+        setting_key: the setting that the user changes; only `video_settings.width` and `.height` are checked.
+    """
+    if setting_key not in ("video_settings.width", "video_settings.height"):
+        return None
+    from wantui.models.catalogue import find_model  # slow to import, like the next one
+    from wantui.planning.sizes import check_video_size
+
+    settings = config.settings
+    if any(path == setting_key for axis in resolve_sweep_axes(settings) for path in axis.paths):
+        return None
+    try:
+        check_video_size(settings.video_settings, find_model(settings.model_settings.model_id))
+    except UserError as error:  # also an unknown model, which is not an error of the size
+        prefix = f"{setting_key}: "
+        return next((line.removeprefix(prefix) for line in str(error).splitlines() if line.startswith(prefix)), None)
+    return None
 
 
 def save_config(path: Path, text: str) -> None:

@@ -44,6 +44,8 @@ FIRST_STEPS = """\
 1 Write a template, or use a config's example: esc, c, enter. History: ctrl+r.
 2 Check the variations and the cost.
 3 Press F5 to queue the videos. F2: queue, F3: progress, F4: videos, F1: keys."""
+MAX_SHORT_ERROR_LINES = 2
+"""Maximum lines of an error for which the template pane is high enough."""
 PREVIEW_DELAY_SECONDS = 0.05
 """Seconds between the last key and the preview of the template."""
 
@@ -213,6 +215,8 @@ class ComposeScreen(BaseScreen):
         self.error_line.display = bool(error)
         if error:
             self.error_line.update(make_content(f"✗ {error}", keep_lines=True))
+        is_long = "\n" in error or len(error) > MAX_SHORT_ERROR_LINES * self.template_editor.size.width
+        self.query_one("#template").set_class(is_long, "-long-error")
         self.template_editor.mark_error(error_position)
 
     def action_warnings(self) -> None:

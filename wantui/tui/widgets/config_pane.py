@@ -17,6 +17,8 @@ from wantui.tui.config_sources import (
     DraftText,
     find_config_sources,
     find_effective_changes,
+    find_replaced_changes,
+    find_size_error,
     format_setting_errors,
     name_config,
     read_draft_text,
@@ -206,16 +208,23 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         if self.draft_text is None:
             self.settings_form.show_error(f"cannot read {drafts.config}")
             return
+        replaced_keys = find_replaced_changes(drafts.changes, message.key, message.value)
+        changes = {key: text for key, text in drafts.changes.items() if key not in replaced_keys}
+        changes[message.key] = message.value
         try:
-            config = self.draft_text.parse_with_changes({**drafts.changes, message.key: message.value})
+            config = self.draft_text.parse_with_changes(changes)
         except ConfigError as error:
             self.settings_form.show_error(format_setting_errors(error, message.key), message.is_final)
             return
-        self.settings_form.show_error(None)
+        size_error = find_size_error(config, message.key)
+        self.settings_form.show_error(size_error, message.is_final)
+        if size_error is not None:
+            return
         if message.is_final:
-            drafts.changes = find_effective_changes(
-                {**drafts.changes, message.key: message.value}, config, self.unchanged_config
-            )
+            drafts.changes = find_effective_changes(changes, config, self.unchanged_config)
+            if replaced_keys:
+                names = " and ".join(format_label(key.rpartition(".")[2]) for key in replaced_keys)
+                self.notify(f"seeds replaces your change of {names}")
             self.config = config
             self.settings_form.close_accepted_input()
             self.settings_form.show_config(config, set(drafts.changes), self.unchanged_config)
