@@ -90,7 +90,7 @@ def test_lost_gpu_hides_no_other_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (finding.state, finding.result) == ("problem", "GPU 1 cannot be used: code 15")
 
 
-LOST_FIRST = (replace(GPUS[0], uuid="", fault="code 15"), *GPUS[1:3])
+LOST_FIRST = (replace(GPUS[0], uuid="", name="GPU 0", fault="code 15"), *GPUS[1:3])
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,7 @@ def test_lost_gpu_keeps_its_number_and_gets_no_worker(setting: str | None, uuid_
             "0",
             "CUDA_VISIBLE_DEVICES=0 selects no usable GPU; this machine has 0 (cannot be used: code 15), 1 (GPU-b0000)",
         ),
+        ("0,1,0", "CUDA_VISIBLE_DEVICES=0,1,0 names GPU 0 twice"),
         ("GPU-a,1", "GPU-a matches no GPU; this machine has 0 (cannot be used: code 15), 1 (GPU-b0000)"),
     ],
 )

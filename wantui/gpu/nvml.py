@@ -129,9 +129,8 @@ def select_visible_gpus(gpus: tuple[Gpu, ...], visible_devices: str | None) -> l
                 f"{_list_gpu_names(gpus)}"
             )
         if matches[0] in chosen_gpus:
-            raise NoSuchGpuError(
-                f"CUDA_VISIBLE_DEVICES={visible_devices} names {matches[0].uuid} twice. Name each GPU once"
-            )
+            name = matches[0].uuid or matches[0].name
+            raise NoSuchGpuError(f"CUDA_VISIBLE_DEVICES={visible_devices} names {name} twice. Name each GPU once")
         chosen_gpus += matches
     if chosen_gpus and not list_usable_gpus(chosen_gpus):
         raise NoSuchGpuError(
