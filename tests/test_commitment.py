@@ -1,7 +1,10 @@
 """Causal commitment: shares, s50 and differences, against closed forms and simulations of known distributions."""
 
 import itertools
+import json
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -412,3 +415,36 @@ def test_commitment_refuses_an_unreadable_moment(wantui: Wantui) -> None:
     result = wantui("commitment", "run", "-t", "a large red [circle|ring]", "--switch-at", "50%,banana", "--preview")
     assert (result.code, result.out) == (2, "")
     assert "--switch-at: cannot read the moment 'banana'" in result.err
+
+
+def test_moments_of_the_same_step_are_generated_once(wantui: Wantui) -> None:
+    template = ("-t", "a large red [circle|ring]", "--generic", "circle|ring: shape")
+    command = ("commitment", "run", "-c", "nano", *template, "--seeds", "1..7", "--preview", "--json")
+    result = wantui(*command, "--set", "steps=6")
+    assert [cell["label"] for cell in json.loads(result.out)["sweep"]["cells"]] == [
+        "baseline", "schedule 5%", "schedule 30%", "schedule 55%", "schedule 75%"
+    ]  # fmt: skip
+    assert "of 5%, 10%, 15%, 20%, only 5% is generated: they switch the prompt at the same step" in result.err
+    assert "of 30%, 40%, only 30% is generated" in result.err
+    many = wantui(*command, "--set", "steps=20")
+    assert "is generated" not in many.err
+    assert len(json.loads(many.out)["sweep"]["cells"]) == 9
+    swept = wantui(*command, "--sweep", "steps=6,20")
+    assert "is generated" not in swept.err, "the moments differ with 20 steps"
+    late = wantui(*command, "--set", "steps=6", "--switch-at", "2,9,9")
+    assert late.code != 0
+    assert "the steps are 0 to 5" in late.out + late.err
+
+
+@pytest.mark.parametrize("options", [("--generic", "circle|ring: shape"), ()])
+def test_config_from_a_pipe_is_read_once(tmp_path: Path, wantui: Wantui, options: tuple[str, ...]) -> None:
+    pipe = tmp_path / "config.yaml"
+    os.mkfifo(pipe)
+    text = "model_settings: {model_id: nano, steps: 6}\nprompt_settings: {generic_words: 'circle|ring: shape'}\n"
+    with ThreadPoolExecutor() as executor:
+        writing = executor.submit(pipe.write_text, text)
+        result = wantui("commitment", "run", "-c", pipe, "-t", "a [circle|ring]", *options, "--preview", "--json")
+        writing.result()
+    assert result.code == 0, result.err
+    recipe = json.loads(result.out)["recipe"]
+    assert (recipe["model"], recipe["steps"]) == ("nano", 6)

@@ -8,19 +8,10 @@ import click
 
 from wantui.cli.commands import WantuiGroup
 from wantui.cli.common_options import add_json_option
-from wantui.cli.generic_options import (
-    add_generic_run_options,
-    add_judge_option,
-    add_labels_option,
-    find_generic_word,
-    make_generic_option,
-    make_generic_template,
-    read_required_template,
-    run_or_preview,
-)
+from wantui.cli.generic_options import add_judge_option, add_labels_option
 from wantui.cli.left_out import print_left_out
-from wantui.cli.options import add_batch_options
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
+from wantui.cli.prompt_switches import run_command
 from wantui.cli.types import BATCH_FOLDER_TYPE
 from wantui.cli.uturns import uturn_command
 from wantui.formatting import format_count, format_share
@@ -28,15 +19,6 @@ from wantui.formatting import format_count, format_share
 if TYPE_CHECKING:
     from wantui.analysis.commitment import CommitmentDifference, ConceptCommitment
     from wantui.analysis.continued_videos import ConceptFamily
-
-DEFAULT_MOMENTS = "5%,10%,15%,20%,30%,40%,55%,75%"
-SCHEDULE_SETTING = "prompt_schedule_settings.schedule"
-SCHEDULE_SECTION = SCHEDULE_SETTING.partition(".")[0]
-SWITCH_OVERRIDES = (
-    f"{SCHEDULE_SETTING}=",  # references keep their prompt
-    f"{SCHEDULE_SECTION}.enabled=yes",
-    f"{SCHEDULE_SECTION}.interpolation=step",
-)
 
 
 @click.group("commitment", cls=WantuiGroup)
@@ -49,65 +31,8 @@ def command() -> None:
     """
 
 
+command.add_command(run_command)
 command.add_command(uturn_command)
-
-
-@command.command("run")
-@add_batch_options
-@make_generic_option("prompt_settings.generic_words")
-@click.option(
-    "--switch-at",
-    "written_moments",
-    metavar="LIST",
-    default=DEFAULT_MOMENTS,
-    show_default=True,
-    help="Comma-separated moments at which to switch: a step index from 0, a percentage or a noise level (sigma 0.8).",
-)
-@add_generic_run_options("cells")
-def run_command(
-    config: str | None,
-    template: str | None,
-    template_file: Path | None,
-    generic_text: str | None,
-    written_moments: str,
-    is_preview: bool,
-    detaches: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Generate videos that switch to the generic prompt at different moments, as one batch with a sweep.
-
-    The batch also contains the references, which keep their prompt, with the same seeds. All options of `wantui run`
-    apply; a prompt schedule of the config does not. Use at least seven seeds.
-    """
-    from wantui.config.sweep_syntax import format_sweep_value
-    from wantui.keyframes import KeyframeError, parse_keyframes
-
-    template_text = read_required_template(template, template_file)
-    for override in options["overrides"]:
-        if override.strip().startswith(f"{SCHEDULE_SECTION}."):
-            raise click.UsageError(
-                f"--set {override.partition('=')[0].strip()}: this command sets the prompt schedule itself. Choose the "
-                "moments of the switch with --switch-at"
-            )
-    generic_word = find_generic_word(config, template_text, generic_text, options["overrides"])
-    generic_template = make_generic_template(template_text, generic_word)
-    moments = [moment.strip() for moment in written_moments.split(",") if moment.strip()]
-    if not moments:
-        raise click.UsageError(
-            f"--switch-at {written_moments!r} contains no moment. Write, for example, {DEFAULT_MOMENTS}"
-        )
-    try:
-        for moment in moments:
-            parse_keyframes({moment: generic_template})
-    except KeyframeError as error:
-        raise click.UsageError(f"--switch-at: {error}") from None
-    values = ",".join(format_sweep_value({moment: generic_template}) for moment in moments)
-    options["sweep"] = (f"{SCHEDULE_SETTING}={values}", *options["sweep"])
-    options["baseline"] = True
-    options["overrides"] = (*options["overrides"], *SWITCH_OVERRIDES)
-    echo(f"generic prompt: {generic_template}", err=True)
-    run_or_preview(is_preview, detaches, config, template_text, as_json, options)
 
 
 @command.command("show")

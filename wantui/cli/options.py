@@ -154,8 +154,9 @@ def preview_batch_from_options(
 
 def load_config_from_options(config: str | None, overrides: tuple[str, ...], options: dict[str, Any]) -> "Config":
     """Load the config that the options determine."""
-    from wantui.config import OptionValue, load_config
-    from wantui.config.presets import find_preset_path
+    from wantui.config import OptionValue
+    from wantui.config.load import parse_config
+    from wantui.config.presets import find_config_path, find_preset_path
 
     option_value_by_key = {
         setting_key: OptionValue(
@@ -165,7 +166,19 @@ def load_config_from_options(config: str | None, overrides: tuple[str, ...], opt
         if options.get(parameter_name) not in (None, ())
     }
     source = find_preset_path(DEFAULT_CONFIG) if config is None else config
-    return load_config(source, overrides, option_value_by_key, may_be_pipe=True)
+    path = find_config_path(source)
+    return parse_config(_read_config_once(path), path, overrides, option_value_by_key)
+
+
+def _read_config_once(path: Path) -> str:
+    """Return the text of a config file, which may be a pipe: a command that loads it twice reads it once."""
+    from wantui.config.document import read_config_text
+
+    context = click.get_current_context(silent=True)
+    text_by_path: dict[Path, str] = {} if context is None else context.meta.setdefault(f"{__name__}.config", {})
+    if path not in text_by_path:
+        text_by_path[path] = read_config_text(path, may_be_pipe=True)
+    return text_by_path[path]
 
 
 def _convert_to_setting_value(parameter_name: str, value: Any) -> Any:
