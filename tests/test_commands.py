@@ -293,17 +293,34 @@ def test_config_validate_checks_every_file(wantui: Wantui) -> None:
     Path("bad.yaml").write_text("model_settings:\n  stps: 3\nvideo_settings:\n  fps: 0\n")
     result = wantui("config", "validate", "good.yaml", "bad.yaml", "nano")
     assert result.code == 2
-    assert result.out.splitlines() == ["good.yaml: valid", "bad.yaml: not valid", "nano: valid"]
+    assert result.out.splitlines() == [
+        "good.yaml: valid (nano, 128x128, 50 steps)",
+        "bad.yaml: not valid",
+        "nano: valid (nano, 128x128, 20 steps)",
+    ]
     assert "bad.yaml:2: model_settings.stps" in result.err
     assert "bad.yaml:4: video_settings.fps" in result.err
     Path("worse.yaml").write_text("model_settings:\n  model_id: nano\n  stps: 3\nvideo_settings:\n  width: 129\n")
     result = wantui("config", "validate", "worse.yaml")
     assert "worse.yaml:3: model_settings.stps" in result.err
-    assert "error: worse.yaml: " in result.err, "the size is checked in spite of the unknown key"
+    assert "error: worse.yaml:5: video_settings.width: 129 is" in result.err, "checked in spite of the unknown key"
     assert [r["valid"] for r in json.loads(wantui("config", "validate", "--json", "good.yaml", "bad.yaml").out)] == [
         True,
         False,
     ]
+
+
+def test_config_validate_names_the_default_model_the_sweep_and_the_line_of_an_unknown_model(wantui: Wantui) -> None:
+    Path("default.yaml").write_text("sweeps: steps=10,20\n")
+    result = wantui("config", "validate", "default.yaml")
+    assert result.out == "default.yaml: valid (wan2.1-1.3b by default, 832x480, 50 steps; sweep of steps)\n"
+    report = json.loads(wantui("config", "validate", "--json", "default.yaml").out)[0]
+    assert (report["model"], report["width"], report["height"], report["steps"]) == ("wan2.1-1.3b", 832, 480, 50)
+    Path("unknown.yaml").write_text("model_settings:\n  model_id: wan9\n")
+    assert (
+        "error: unknown.yaml:2: model_settings.model_id: unknown model"
+        in wantui("config", "validate", "unknown.yaml").err
+    )
 
 
 def test_config_show_output_can_be_loaded_again(wantui: Wantui) -> None:

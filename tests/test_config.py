@@ -100,7 +100,8 @@ def test_key_in_the_wrong_section_suggests_the_right_section() -> None:
 
 def test_unknown_section_error_names_the_nearest_section() -> None:
     assert "did you mean video_settings?" in config_error("vido_settings:\n  fps: 16\n  width: 64\n")
-    assert "did you mean video_settings.fps?" in config_error("vido_settings:\n  fps: 16\n")
+    assert "did you mean video_settings?" in config_error("vido_settings:\n  fps: 16\n")
+    assert "did you mean model_settings?" in config_error("model_setings:\n  steps: 16\n")
 
 
 @pytest.mark.parametrize("text", ["42", "- a", "'x'"])

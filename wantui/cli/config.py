@@ -1,17 +1,21 @@
 """wantui config: validate, show and describe configs."""
 
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wantui.cli.commands import WantuiGroup
 from wantui.cli.common_options import add_json_option
 from wantui.cli.output import echo, print_json
+from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.config.settings import Settings
+    from wantui.models.catalogue import WanModel
 
 
 @click.group("config", cls=WantuiGroup)
@@ -25,49 +29,90 @@ def command() -> None:
 def validate_configs(configs: tuple[str, ...], as_json: bool) -> None:
     """Check config files or presets.
 
-    Checks every key and value, the model, and the video size of every cell of a sweep. Exit code 0: all valid, 2: at
-    least one is not.
+    Checks every key and value, the model, and the video size of every cell of a sweep; prints the model, size and
+    steps of valid configs. Exit code 0: all valid, 2: at least one is not.
     """
+    reports = []
+    for name in configs:
+        report = _validate_config(name)
+        reports.append(report)
+        if not as_json:
+            for line in report.problems:
+                echo(f"error: {line}", err=True)
+            for line in report.warnings:
+                echo(f"warning: {line}", err=True)
+            echo(f"{name}: {'not valid' if report.problems else f'valid ({report.summary})'}")
+    if as_json:
+        print_json([report.as_json() for report in reports])
+    sys.exit(2 if any(report.problems for report in reports) else 0)
+
+
+@dataclass
+class _ValidationReport:
+    """Problems of a config, and what it generates."""
+
+    name: str
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    summary: str = ""
+    """Model, size and steps, such as "nano, 128x128, 20 steps"; empty if they are not known."""
+    values: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(("model", "width", "height", "steps")))
+    """Model, size in pixels, and steps of the config; None if they are not known."""
+
+    def as_json(self) -> dict[str, Any]:
+        validity = {"config": self.name, "valid": not self.problems, **self.values}
+        return validity | {"problems": self.problems, "warnings": self.warnings}
+
+    def add_values(self, settings: "Settings", model: "WanModel", line_by_key: Mapping[str, int]) -> None:
+        """Add the model, the size and the steps, and which of them are not in the file or change in the sweep."""
+        from wantui.config.sweep import resolve_sweep_axes
+
+        video, steps = settings.video_settings, settings.model_settings.steps
+        self.values = {"model": model.name, "width": video.width, "height": video.height, "steps": steps}
+        default_text = "" if "model_settings.model_id" in line_by_key else " by default"
+        swept_names = [setting.path.rpartition(".")[2] for a in resolve_sweep_axes(settings) for setting in a.settings]
+        sweep_text = f"; sweep of {', '.join(swept_names)}" if swept_names else ""
+        size_text = f"{video.width}x{video.height}"
+        self.summary = f"{model.name}{default_text}, {size_text}, {format_count(steps, 'step')}{sweep_text}"
+
+
+def _validate_config(name: str) -> _ValidationReport:
+    """Check a config, its model and its sizes."""
     from wantui.config import ConfigError, ConfigProblem, load_config
     from wantui.errors import UserError
     from wantui.models.catalogue import find_model
     from wantui.planning.cells import find_settings_problems
 
-    validation_reports = []
-    for name in configs:
-        config_source: Path | str = name
-        error_lines: list[str] = []
-        warning_lines: list[str] = []
-        settings: Settings | None
-        try:
-            config = load_config(name, may_be_pipe=True)
-            config_source, settings = config.source, config.settings
-            warning_lines += [*map(str, config.warnings), *(f"{refusal} (not run)" for refusal in config.refusals)]
-        except ConfigError as error:
-            error_lines += map(str, error.problems)
-            config_source, settings = error.problems[0].source, error.settings
-        except UserError as error:
-            error_lines.append(str(ConfigProblem(config_source, None, "", str(error))))
-            settings = None
-        try:
-            if settings is not None:
-                problems = find_settings_problems(settings, find_model(settings.model_settings.model_id))
-                error_lines += [str(ConfigProblem(config_source, None, "", text)) for text in problems.refusals]
-                warning_lines += [str(ConfigProblem(config_source, None, "", text)) for text in problems.warnings]
-        except UserError as error:
-            error_lines.append(str(ConfigProblem(config_source, None, "", str(error))))
-        validation_reports.append(
-            {"config": name, "valid": not error_lines, "problems": error_lines, "warnings": warning_lines}
-        )
-        if not as_json:
-            for line in error_lines:
-                echo(f"error: {line}", err=True)
-            for line in warning_lines:
-                echo(f"warning: {line}", err=True)
-            echo(f"{name}: {'not valid' if error_lines else 'valid'}")
-    if as_json:
-        print_json(validation_reports)
-    sys.exit(0 if all(report["valid"] for report in validation_reports) else 2)
+    report = _ValidationReport(name)
+    source: Path | str = name
+    line_by_key: Mapping[str, int] = {}
+    settings: Settings | None = None
+
+    def locate(text: str) -> str:
+        """Return a message that may begin with a key, after the file and the line of that key."""
+        return str(ConfigProblem(source, line_by_key.get(text.partition(": ")[0]), "", text))
+
+    try:
+        config = load_config(name, may_be_pipe=True)
+        source, settings, line_by_key = config.source, config.settings, config.line_by_key
+        report.warnings += [*map(str, config.warnings), *(f"{refusal} (not run)" for refusal in config.refusals)]
+    except ConfigError as error:
+        report.problems += map(str, error.problems)
+        source, settings, line_by_key = error.problems[0].source, error.settings, error.line_by_key
+    except UserError as error:
+        report.problems.append(locate(str(error)))
+    if settings is None:
+        return report
+    try:
+        model = find_model(settings.model_settings.model_id)
+    except UserError as error:
+        report.problems.append(locate(f"model_settings.model_id: {error}"))
+        return report
+    report.add_values(settings, model, line_by_key)
+    problems = find_settings_problems(settings, model)
+    report.problems += map(locate, problems.refusals)
+    report.warnings += map(locate, problems.warnings)
+    return report
 
 
 @command.command("show")

@@ -45,6 +45,8 @@ MAX_KEY_LENGTH = 80
 """Longest key that a message quotes, in characters."""
 MIN_SIMILARITY = 0.6
 """Smallest difflib ratio at which two names count as similar."""
+MIN_MISSPELT_SIMILARITY = 0.85
+"""Smallest difflib ratio at which a name counts as a misspelt section, whatever its only key is."""
 
 
 def find_section(name: str) -> type[ConfigSection] | None:
@@ -136,9 +138,12 @@ def format_key_suggestion(key: KeyPath, content: Any = None) -> str:
 
 def _find_probable_section(name: str, keys: Sequence[str], paths: Sequence[str]) -> str | None:
     """Return the probable meaning of an unknown section with these keys: a setting (one key) or a section."""
-    if len(keys) == 1:
-        return find_probable_setting(f"{name}.{keys[0]}", paths) or find_probable_setting(name, paths)
     sections = list(dict.fromkeys(path.partition(".")[0] for path in paths if "." in path))
+    if len(keys) == 1:
+        misspelt_sections = difflib.get_close_matches(name, sections, 1, MIN_MISSPELT_SIMILARITY)
+        if misspelt_sections:
+            return misspelt_sections[0]
+        return find_probable_setting(f"{name}.{keys[0]}", paths) or find_probable_setting(name, paths)
     if SETTING_BY_SYNONYM.get(name) in paths and not {path.rpartition(".")[2] for path in paths}.intersection(keys):
         return SETTING_BY_SYNONYM[name]  # a setting whose value is a mapping
     if near := difflib.get_close_matches(name, sections, 1, MIN_SIMILARITY):

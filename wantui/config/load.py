@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Config:
     warnings: tuple[ConfigProblem, ...] = ()
     refusals: tuple[ConfigProblem, ...] = ()
     """Requested features that this version lacks; the config can be shown, but not run."""
+    line_by_key: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Line of each dotted key in the file, counted from 1."""
 
     @property
     def name(self) -> str:
@@ -103,12 +105,14 @@ def parse_config(
         config_reader.warn_of_replaced_seeds(values, settings)
     if config_reader.problems or settings is None:
         problems = sorted(config_reader.problems, key=lambda problem: problem.line or math.inf)
-        raise ConfigError(limit_problems(problems, source, config_reader.hidden_problem_count), settings)
+        limited_problems = limit_problems(problems, source, config_reader.hidden_problem_count)
+        raise ConfigError(limited_problems, settings, config_reader.list_dotted_lines())
     return Config(
         settings,
         source,
         tuple(limit_problems(config_reader.warnings, source)),
         tuple(limit_problems(config_reader.refusals, source)),
+        config_reader.list_dotted_lines(),
     )
 
 
@@ -136,6 +140,10 @@ class _ConfigReader:
             if (line := self.line_by_key.get(key[:part_count])) is not None:
                 return ConfigProblem(self.source, line, dotted_key, message)
         return ConfigProblem(self.source, None, dotted_key, message)
+
+    def list_dotted_lines(self) -> dict[str, int]:
+        """Return the line of each key of the file by its dotted name."""
+        return {".".join(key): line for key, line in self.line_by_key.items()}
 
     def read_yaml(self, text: str) -> dict[str, Any]:
         document = parse_yaml_document(text, self.source)

@@ -1,6 +1,6 @@
 """Problems of a config: file, line, key and message."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,8 +49,14 @@ class ConfigError(UserError):
 
     Args:
         settings: settings without the invalid keys, for further checks; None if they cannot be read.
+        line_by_key: line of each dotted key in the file.
     """
 
-    def __init__(self, problems: list[ConfigProblem], settings: "Settings | None" = None) -> None:
-        self.problems, self.settings = problems, settings
+    def __init__(
+        self,
+        problems: list[ConfigProblem],
+        settings: "Settings | None" = None,
+        line_by_key: Mapping[str, int] | None = None,
+    ) -> None:
+        self.problems, self.settings, self.line_by_key = problems, settings, line_by_key or {}
         super().__init__("\n".join(map(str, problems)))
