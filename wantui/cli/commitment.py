@@ -2,11 +2,13 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from wantui.cli.commands import WantuiGroup
+from wantui.cli.commitment_record import build_family_record
+from wantui.cli.commitment_verdicts import JudgeDisagreement, find_disagreements, judge_difference
 from wantui.cli.common_options import add_json_option
 from wantui.cli.generic_options import add_judge_option, add_labels_option
 from wantui.cli.left_out import print_left_out
@@ -83,9 +85,10 @@ def show_command(
         left_out += seeds_left_out
         commitments = [measure_commitment(each) for each in outcomes]
         differences = compare_commitments(commitments)
-        records.append(_build_family_record(family, labelled.method, labelled.agreement, commitments, differences))
+        disagreements = find_disagreements(family, labelled, differences)
+        records.append(build_family_record(family, labelled, commitments, differences, disagreements))
         if not as_json and commitments:
-            _print_family(family, commitments, differences)
+            _print_family(family, commitments, differences, disagreements)
             echo(f"concepts identified by {labelled.describe()}", err=True)
     print_left_out(left_out)
     if not any(record["concepts"] for record in records):
@@ -95,7 +98,10 @@ def show_command(
 
 
 def _print_family(
-    family: "ConceptFamily", commitments: "list[ConceptCommitment]", differences: "list[CommitmentDifference]"
+    family: "ConceptFamily",
+    commitments: "list[ConceptCommitment]",
+    differences: "list[CommitmentDifference]",
+    disagreements: list[JudgeDisagreement],
 ) -> None:
     print_wrapped_line(f"continued with: {family.generic_prompt}")
     for commitment in commitments:
@@ -128,6 +134,8 @@ def _print_family(
     for difference in differences:
         echo()
         print_wrapped_line(_describe_difference(difference, len(differences)), indent=4)
+    for disagreement in disagreements:
+        print_wrapped_line(f"warning: {disagreement.describe()}", indent=2)
     echo()
     for note in _list_notes(family, commitments):
         print_wrapped_line(f"note: {note}", indent=2)
@@ -218,7 +226,7 @@ def _describe_difference(difference: "CommitmentDifference", pair_count: int) ->
     p_text = f"p {difference.family_p:.3g}"
     p_text += f" corrected for {pair_count} pairs ({difference.correction})" if pair_count > 1 else ""
     text = (
-        f"{difference.first} minus {difference.second}: {_judge_difference(difference, pair_count)}. Difference of "
+        f"{difference.first} minus {difference.second}: {judge_difference(difference, pair_count)}. Difference of "
         f"the kept ranges: {effect.mean:+.3f} ({describe_interval(effect, '+.3f')}), {p_text}, smallest possible p "
         f"{difference.min_family_p:.3g}, {_describe_shared_seeds(difference)}"
     )
@@ -238,93 +246,3 @@ def _describe_shared_seeds(difference: "CommitmentDifference") -> str:
         if seeds
     ]
     return f"{text} ({'; '.join(unshared)})" if unshared else text
-
-
-def _judge_difference(difference: "CommitmentDifference", pair_count: int) -> str:
-    """Return which concept is kept from a higher noise level; with too few seeds to tell, return the number needed."""
-    from wantui.analysis.commitment import HOLM
-    from wantui.analysis.differences import SIGNIFICANCE_LEVEL
-    from wantui.analysis.statistics import MAX_CORRECTED_TESTS, count_min_pairs
-
-    effect = difference.kept_range
-    if difference.family_p <= SIGNIFICANCE_LEVEL and not effect.interval_low <= 0 <= effect.interval_high:
-        return f"{difference.first if effect.mean > 0 else difference.second} is kept from a higher noise level"
-    if difference.min_family_p > SIGNIFICANCE_LEVEL:
-        test_count = pair_count if difference.correction == HOLM else 1
-        if test_count > MAX_CORRECTED_TESTS:
-            return f"cannot tell which is kept more: no number of seeds gives p = 0.05 for {test_count:,} pairs"
-        seeds = count_min_pairs(test_count)
-        return f"cannot tell which is kept more: p = 0.05 needs at least {seeds} seeds"
-    return "cannot tell which is kept more"
-
-
-def _build_family_record(
-    family: "ConceptFamily",
-    method: str,
-    agreement: tuple[int, int] | None,
-    commitments: "list[ConceptCommitment]",
-    differences: "list[CommitmentDifference]",
-) -> dict[str, Any]:
-    """Return the result for one generic prompt; missing values and bounds are NaN or infinite."""
-    from wantui.analysis.commitment import count_unprompted_videos
-
-    all_outcomes = [commitment.outcomes for commitment in commitments]
-    unasked_counts = [count_unprompted_videos(outcomes.concept, all_outcomes) for outcomes in all_outcomes]
-    return {
-        "generic_prompt": family.generic_prompt,
-        "judge": method,
-        "agrees_with_nearest": None if agreement is None else {"count": agreement[0], "total": agreement[1]},
-        "concepts": [
-            {
-                "concept": commitment.outcomes.concept,
-                "seeds": list(commitment.outcomes.seeds),
-                "levels": [
-                    {
-                        "sigma": sigma,
-                        "stays": share.count,
-                        "total": share.total,
-                        "share": share.share,
-                        "interval": list(share.interval),
-                        "shows": dict(counts),
-                    }
-                    for sigma, share, counts in zip(
-                        commitment.outcomes.sigmas, commitment.stay_shares, commitment.label_counts, strict=True
-                    )
-                ],
-                "s50": {
-                    "estimate": commitment.half_share_level.estimate,
-                    "interval": [commitment.half_share_level.low, commitment.half_share_level.high],
-                    "is_above_range": commitment.half_share_level.is_above_range,
-                    "is_below_range": commitment.half_share_level.is_below_range,
-                },
-                "kept_range": {
-                    "mean": float(commitment.kept_ranges.mean()),
-                    "interval": list(commitment.kept_range_interval),
-                },
-                "kept_ranges": commitment.kept_ranges.tolist(),
-                "drawn_unasked": {"count": unasked.count, "total": unasked.total},
-                "returning": commitment.returning_count,
-            }
-            for commitment, unasked in zip(commitments, unasked_counts, strict=True)
-        ],
-        "pairs": [_build_pair_record(pair) for pair in differences],
-    }
-
-
-def _build_pair_record(pair: "CommitmentDifference") -> dict[str, Any]:
-    return {
-        "first": pair.first,
-        "second": pair.second,
-        "seeds": pair.shared_seed_count,
-        "kept_range": {
-            "difference": pair.kept_range.mean,
-            "interval": [pair.kept_range.interval_low, pair.kept_range.interval_high],
-            "d_z": pair.kept_range.d_z,
-            "p": pair.kept_range.p,
-            "family_p": pair.family_p,
-            "correction": pair.correction,
-            "min_p": pair.min_attainable_p,
-            "min_family_p": pair.min_family_p,
-        },
-        "s50_difference": pair.half_share_level_difference,
-    }

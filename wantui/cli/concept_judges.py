@@ -28,8 +28,16 @@ class ConceptLabels:
 
     label_by_id: Mapping[str, str]
     method: str
-    agreement: tuple[int, int] | None
-    """Number of continued videos for which the nearest reference gives the same label, and number compared."""
+    nearest_label_by_id: Mapping[str, str] | None
+    """Labels of the continued videos by the nearest reference; None if it is the judge, or cannot be determined."""
+
+    @property
+    def agreement(self) -> tuple[int, int] | None:
+        """Number of continued videos for which the nearest reference gives the same label, and number compared."""
+        if self.nearest_label_by_id is None:
+            return None
+        compared = [video_id for video_id in self.nearest_label_by_id if video_id in self.label_by_id]
+        return sum(self.nearest_label_by_id[item] == self.label_by_id[item] for item in compared), len(compared)
 
     def describe(self) -> str:
         """Return the method and its agreement with the nearest reference, in words."""
@@ -60,14 +68,14 @@ def label_family_videos(family: "ConceptFamily", judge: str, given_labels: Mappi
     if given_labels is not None:
         concept_by_label = {concept.casefold(): concept for concept in concepts}
         label_by_id = {key: concept_by_label.get(label.casefold(), label) for key, label in given_labels.items()}
-        return ConceptLabels(label_by_id, "labels", _count_agreement(family, label_by_id))
+        return ConceptLabels(label_by_id, "labels", _find_nearest_if_possible(family))
     attribute = find_judged_attribute(concepts)
     reason = explain_nano_judge_refusal(videos) or ("" if attribute else f"it cannot distinguish {', '.join(concepts)}")
     if judge == "nano" and reason:
         raise UserError(f"cannot use --judge nano: {reason}. Use --judge nearest, or --labels FILE")
     if judge != "nearest" and not reason and attribute is not None:
         label_by_id = judge_nano_clips(videos, attribute)
-        return ConceptLabels(label_by_id, "nano", _count_agreement(family, label_by_id))
+        return ConceptLabels(label_by_id, "nano", _find_nearest_if_possible(family))
     if len(family.concepts) < 2:
         raise UserError(
             f"cannot label the videos by their nearest reference: {concepts[0]} is the only concept, so every video "
@@ -134,16 +142,14 @@ def _find_nearest_concepts(family: "ConceptFamily") -> dict[str, str]:
     return label_by_id
 
 
-def _count_agreement(family: "ConceptFamily", label_by_id: Mapping[str, str]) -> tuple[int, int] | None:
-    """Return for how many labelled videos the nearest reference gives the same label; None if it cannot be computed."""
+def _find_nearest_if_possible(family: "ConceptFamily") -> dict[str, str] | None:
+    """Return the concept of the nearest reference of each continued video; None if it cannot be determined."""
     from wantui.analysis.concept_labels import CannotLabelError
     from wantui.storage.uturn_file import UTurnFileError
 
     if len(family.concepts) < 2:
         return None
     try:
-        nearest = _find_nearest_concepts(family)
+        return _find_nearest_concepts(family)
     except (CannotLabelError, UTurnFileError):  # an additional remark only: the labels do not need the trajectories
         return None
-    compared = [video_id for video_id in nearest if video_id in label_by_id]
-    return sum(nearest[video_id] == label_by_id[video_id] for video_id in compared), len(compared)
