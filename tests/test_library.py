@@ -236,3 +236,16 @@ def test_long_template_is_shortened_in_lists_and_complete_in_json(wantui: Wantui
     assert "a [red|blue] circle" in result.out
     assert len(result.out) < 1000
     assert json.loads(wantui("library", "ls", "--json").out)[0]["template"] == template
+
+
+def test_library_ls_names_folders_of_queued_batches_that_it_does_not_list(
+    wantui: Wantui, tmp_path: Path, small: list[str]
+) -> None:
+    elsewhere = tmp_path / "else where"
+    wantui("run", "-t", "a circle", "--detach", "--output-dir", elsewhere, *small)
+    result = wantui("library", "ls")
+    assert f"note: 1 batch of the queue not in outputs. List all: wantui library ls '{elsewhere}'" in result.err
+    assert "a circle" in wantui("library", "ls", elsewhere).out
+    assert "note" not in wantui("library", "ls", elsewhere).err
+    search = wantui("library", "ls", elsewhere, "--search", "cfg_scal=4")
+    assert "no match for 'cfg_scal=4' in 1 batch (did you mean cfg_scale?)" in search.err

@@ -29,7 +29,7 @@ from wantui.storage.mp4 import ClipError, read_middle_frame
 from wantui.tui.library import data as library_data
 from wantui.tui.library import search as library_search
 from wantui.tui.library.batch_facts import collect_batch_facts, list_config_differences
-from wantui.tui.library.data import LibraryRow, arrange_rows, find_row
+from wantui.tui.library.data import LibraryRow, arrange_rows, explain_empty_batch_list, find_row
 from wantui.tui.library.search import MIN_CACHED_BYTES, FoundVideo, VariationCache, find_videos, score_text
 from wantui.tui.library.thumbnails import ThumbnailReader, ThumbnailRequest
 from wantui.tui.library.video_matrix import MatrixCell, VideoMatrix, arrange_matrix
@@ -1037,3 +1037,10 @@ def test_settings_of_several_sections_are_named_with_their_section() -> None:
         "prompt_schedule.schedule 50%: a star",
         "cfg_schedule.schedule 0: 7.5, 50%: 3",
     ]
+
+
+def test_empty_batch_list_names_search_filter_and_the_probable_setting() -> None:
+    text = explain_empty_batch_list(3, "cfg_scal=4", "starred")
+    assert "matches both 'cfg_scal=4' (did you mean cfg_scale?) and the filter 'starred'" in text
+    assert "escape to clear the search, or f to change the filter (3 batches in total)" in text
+    assert "did you mean" not in explain_empty_batch_list(3, "cfg_scale=4 width:7 sampler=x", "all")

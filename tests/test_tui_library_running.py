@@ -107,3 +107,18 @@ def test_matrix_shows_no_previews_if_they_are_off(queue: Queue, tmp_path: Path) 
 
     with engine_announced():
         on("library", test, size=(140, 40), preview_seconds=0.0)
+
+
+def test_batch_on_hold_shows_the_reason_until_the_hold_ends(queue: Queue) -> None:
+    add_unfinished_batch(queue)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "· 2 waiting" in it.cells("#batch-facts"))
+        queue.hold_batch(1, "disk", "the disk is full", FOLDER.absolute(), 10**9)
+        await it.until(lambda: "the disk is full" in it.cells("#batch-facts"))
+        assert "on hold" in it.cells("#batch-facts")
+        queue.resume_queue()
+        await it.until(lambda: "on hold" not in it.cells("#batch-facts"))
+
+    with engine_announced():
+        on("library", test)

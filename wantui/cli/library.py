@@ -61,12 +61,13 @@ def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: boo
     batches = find_batches(root_folders)
     matching_batches = batches
     if search_text.split():
-        from wantui.tui.library.search import select_batches  # imports numpy
+        from wantui.tui.library.search import select_batches, suggest_setting_names  # imports numpy
 
         matching_batches = select_batches(search_text, batches)
-    if batches and not matching_batches:
-        echo(f"no match for {search_text!r} in {format_count(len(batches), 'batch', 'batches')}", err=True)
-    elif not batches:
+        if batches and not matching_batches:
+            searched_text = f"{search_text!r} in {format_count(len(batches), 'batch', 'batches')}"
+            echo(f"no match for {searched_text}{suggest_setting_names(search_text)}", err=True)
+    if not batches:
         echo(f"no batches in {', '.join(map(str, root_folders))}", err=True)
     if inaccessible_folders := find_inaccessible_folders(root_folders):
         echo(
@@ -75,11 +76,37 @@ def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: boo
             err=True,
         )
     _print_batch_summaries(matching_batches, as_json)
+    if not folders:
+        _print_unlisted_folders(root_folders[0])
     damaged_batches = [batch for batch in batches if batch.fault]
     for batch in damaged_batches:
         echo(f"{batch.folder}: {batch.fault}", err=True)
     if damaged_batches:
         sys.exit(1)
+
+
+def _print_unlisted_folders(listed_folder: Path) -> None:
+    """Print a note about the folders of the queue's batches that are not in the listed folder."""
+    import shlex
+    import sqlite3
+
+    from wantui.queue.batch_lookup import read_batch_folders
+    from wantui.queue.state_dir import locate_state_directory
+
+    try:
+        batch_folders = read_batch_folders(locate_state_directory()).values()
+    except (UserError, OSError, sqlite3.Error) as error:
+        echo(f"note: cannot read which other folders contain batches of the queue: {error}", err=True)
+        return
+    parents = [folder.parent for folder in batch_folders if folder.is_dir()]
+    other_parents = list(dict.fromkeys(parent for parent in parents if parent != listed_folder.resolve()))
+    if not other_parents:
+        return
+    count_text = format_count(sum(parent in other_parents for parent in parents), "batch", "batches")
+    command_text = shlex.join(map(str, (listed_folder, *other_parents) if listed_folder.is_dir() else other_parents))
+    echo(
+        f"note: {count_text} of the queue not in {listed_folder}. List all: wantui library ls {command_text}", err=True
+    )
 
 
 def _print_batch_summaries(batches: "list[BatchSummary]", as_json: bool) -> None:

@@ -17,7 +17,7 @@ from wantui.storage.manifest import Manifest, read_manifest
 from wantui.storage.marks import BatchMarks, read_marks
 from wantui.storage.similarity_file import BatchSimilarity, read_similarity
 from wantui.tui.library.batch_facts import BatchFacts, collect_batch_facts
-from wantui.tui.library.search import FoundVideo, score_batch
+from wantui.tui.library.search import FoundVideo, score_batch, suggest_setting_names
 from wantui.tui.library.video_matrix import MatrixView, VideoMatrix, arrange_matrix
 
 STATE_FILTERS = ("all", "failures", "unfinished", "starred", "unrejected")
@@ -170,6 +170,14 @@ def explain_empty_batch_list(batch_count: int, search_words: str, state_filter: 
         return "no batches yet; press 1 to compose one"
     total_text = format_count(batch_count, "batch", "batches")
     if search_words:
-        return f"no batch matches {search_words!r}; press escape to clear the search ({total_text} in total)"
+        suggestion = suggest_setting_names(search_words)
+        if state_filter == "all":
+            reason = f"no batch matches {search_words!r}{suggestion}; press escape to clear the search"
+        else:
+            reason = (
+                f"no batch matches both {search_words!r}{suggestion} and the filter {state_filter!r}; press escape to "
+            )
+            reason += "clear the search, or f to change the filter"
+        return f"{reason} ({total_text} in total)"
     hint = ", or * to star a video" if state_filter == "starred" else ""
     return f"no batch matches the filter {state_filter!r}; press f to change it{hint} ({total_text} in total)"

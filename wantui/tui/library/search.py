@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wantui.analysis.setting_values import RECIPE_FIELDS_BY_PATH
+from wantui.config.key_suggestions import find_probable_setting, list_setting_paths
 from wantui.config.sweep import format_value_label
 from wantui.errors import UserError
 from wantui.file_state import FileState, read_file_state
@@ -180,6 +181,19 @@ def split_conditions(words: str) -> tuple[str, list[tuple[str, str]]]:
         else:
             texts.append(word)
     return " ".join(texts), conditions
+
+
+def suggest_setting_names(words: str) -> str:
+    """Return a text in parentheses that suggests settings for unknown names of conditions; empty if none is unknown."""
+    known_paths = list(RECIPE_FIELDS_BY_PATH)
+    known_names = {*known_paths, *RECIPE_FIELDS_BY_PATH.values(), *(path.rpartition(".")[2] for path in known_paths)}
+    all_paths = list_setting_paths()
+    known_names |= {*all_paths, *(path.rpartition(".")[2] for path in all_paths)}
+    suggestions = []
+    for name, _ in split_conditions(words)[1]:
+        if name not in known_names and (path := find_probable_setting(name, all_paths)) is not None:
+            suggestions.append(path if "." in name else path.rpartition(".")[2])
+    return f" (did you mean {' and '.join(dict.fromkeys(suggestions))}?)" if suggestions else ""
 
 
 def _search_batch(words: str, batch: BatchSummary) -> Iterator[FoundVideo]:
