@@ -1,4 +1,4 @@
-"""Areas below median curves, behind the curves of one video."""
+"""Median curves behind the curves of one video."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +10,7 @@ from synthetic_videos import synthetic_videos
 
 from wantui.analysis.mean_curves import compute_median_curves
 from wantui.analysis.metrics import CURVES
-from wantui.analysis.video import Video
-from wantui.tui.analysis.views import SHOWN_CURVES, Canvas, draw_video_curves
-
-
-def draw_area(video: Video, videos: list[Video], size: tuple[int, int] = (78, 20)) -> tuple[str, int]:
-    """Return the drawn curves of a video, and the number of characters with the area below the median alone."""
-    canvas = Canvas(*size, lambda _: Style(bold=True))
-    lines = [line.plain for line in draw_video_curves(video, compute_median_curves(videos, SHOWN_CURVES), canvas)]
-    return "\n".join(lines), sum(character in "▁▂▃▄▅▆▇█" for line in lines[1:] for character in line)
+from wantui.tui.analysis.views import MEDIAN_COLOUR, SHOWN_CURVES, Canvas, draw_video_curves
 
 
 @pytest.mark.parametrize("name", CURVES)
@@ -44,15 +36,30 @@ def test_videos_with_other_noise_levels_or_without_a_trajectory_are_not_in_the_m
     assert [curve.video_count for curve in curves.values()] == [1, 3]
 
 
-def test_curves_of_a_video_have_the_area_below_the_median_of_all_behind_them(tmp_path: Path) -> None:
+def test_curves_of_a_video_have_the_median_of_all_as_a_thin_line_behind_them(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 3.0}, seeds=3, phrasings=1)
+    medians = compute_median_curves(videos, SHOWN_CURVES)
+    styles = [Style(color="red"), Style(color="blue")]
     for width, height in ((78, 20), (140, 20), (78, 8)):
-        text, area_count = draw_area(videos[0], videos, (width, height))
-        first_line = text.splitlines()[0]
-        assert first_line.startswith(f"━━ {videos[0].name}   ▅▅ below the median of 6 videos")
-        assert text.count("median") == 1
-        assert area_count > 20
-        assert first_line.endswith("2 of 4 charts") == (height < 10)
+        canvas = Canvas(width, height, lambda name: Style(color="red" if name == MEDIAN_COLOUR else "blue"))
+        legend, *lines = draw_video_curves(videos[0], medians, canvas)
+        assert legend.plain.startswith(f"━━ {videos[0].name}   ── median of 6 videos")
+        assert legend.plain.endswith("2 of 4 charts: z Enlarge") == (height < 10)
+        cell_counts = [sum(span.style == style for line in lines for span in line.spans) for style in styles]
+        assert min(cell_counts) > 20
+
+
+def test_title_of_a_curve_that_ends_early_names_its_last_noise_level(tmp_path: Path) -> None:
+    video = synthetic_videos(tmp_path, {"a": 1.0}, seeds=1, phrasings=1)[0]
+    assert video.trajectory is not None
+    last_sigma = CURVES["velocity"](video.trajectory)[0][-1]
+    lines = [line.plain for line in draw_video_curves(video, {}, Canvas(140, 24, lambda _: Style()))]
+    assert lines[1].count(" at σ") == 1
+    assert lines[1].endswith(f" at σ {last_sigma:.2g}")
+    *_, last_row, labels = lines
+    assert labels.split()[0] == "σ"
+    assert "┤" in last_row
+    assert "└" not in last_row
 
 
 def test_axes_of_all_curves_end_at_the_lowest_noise_level(tmp_path: Path) -> None:
@@ -83,5 +90,6 @@ def test_curves_have_the_colour_of_their_variation(tmp_path: Path) -> None:
 
 def test_three_videos_have_no_median(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0}, seeds=3, phrasings=1)
-    assert draw_area(videos[0], videos)[1] == 0
-    assert "median" not in draw_area(videos[0], videos)[0]
+    medians = compute_median_curves(videos, SHOWN_CURVES)
+    lines = draw_video_curves(videos[0], medians, Canvas(78, 20, lambda _: Style()))
+    assert not any("median" in line.plain for line in lines)

@@ -13,10 +13,6 @@ from wantui.tui.number_formats import choose_tick_format, choose_ticks
 LABEL_STYLE = Style(dim=True)
 CENTRE_DOT = 1.5
 """Dots from the first dot of a character to its centre, where a tick is: a character has four dots."""
-CELL_CENTRE = 0.5
-"""Dots from the left or upper end of a dot, or of the left dot of a character, to its centre."""
-LOWER_BLOCKS = " ▁▂▃▄▅▆▇█"
-"""Characters that fill a cell from below, by eighths of its height."""
 TIGHT_SHARE = 0.5
 """The vertical axis of a curve begins above 0 if all values exceed this share of their maximum."""
 SIGMA_NOTE = "σ: noise level"
@@ -71,9 +67,6 @@ class Chart:
         self._guide: tuple[int, Style] | None = None
         """Column of a vertical line behind the curves, and its style."""
         self._strips: list[Text] = []
-        self._area_eighths: list[int] = [0] * self.plot_width
-        """Height of the area in each column, in eighths of a cell."""
-        self._area_style = Style.null()
 
     def _list_decade_ticks(self, exponents: Sequence[int]) -> list[float]:
         """Return the powers of 10 on the axis, and multiples of them that are near the centre of a row."""
@@ -90,18 +83,6 @@ class Chart:
         powers = (10.0**exponent for exponent in range(min(exponents) - 1, max(exponents) + 1))
         ticks = [factor * power for power in powers for factor in (1, *factors)]
         return [tick for tick in ticks if bottom - 1e-9 <= math.log10(tick) <= self.top_value + 1e-9]
-
-    def add_area(self, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
-        """Fill the cells below a curve with a colour, behind all lines; points must be on the horizontal axis."""
-        self._area_style = style
-        points = sorted(
-            (self._find_dot_column(x), self._find_dot_row(y)) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)
-        )
-        for (x0, y0), (x1, y1) in pairwise(points):
-            for column in range(round(x0) // 2, round(x1) // 2 + 1):
-                share = min(1.0, max(0.0, (2 * column + CELL_CENTRE - x0) / ((x1 - x0) or 1.0)))
-                height = self._canvas.dot_rows - (y0 + share * (y1 - y0) + CELL_CENTRE)
-                self._area_eighths[column] = max(0, round(2 * height))
 
     def add_line(self, xs: Sequence[float], ys: Sequence[float], style: Style, *, is_thick: bool = False) -> None:
         """Draw lines between successive points, two dots thick if `is_thick`.
@@ -192,15 +173,7 @@ class Chart:
         character = self._canvas.get_character(column, row)
         if character == " " and self._guide is not None and self._guide[0] == column:
             return self._signs.get((row, column), ("│", self._guide[1]))
-        eighths = min(8, self._area_eighths[column] - 8 * (self.plot_height - 1 - row))
-        background = Style(bgcolor=self._area_style.color)
-        if eighths <= 0:
-            return self._signs.get((row, column), (character, self._canvas.get_style(column, row)))
-        if character == " " and (row, column) not in self._signs:
-            # A full block can leave seams between cells, which the same background fills.
-            return LOWER_BLOCKS[eighths], self._area_style + (background if eighths == 8 else Style())
-        character, style = self._signs.get((row, column), (character, self._canvas.get_style(column, row)))
-        return character, style + background if eighths >= 4 else style
+        return self._signs.get((row, column), (character, self._canvas.get_style(column, row)))
 
     def _draw_x_axis(self) -> list[Text]:
         low, high = sorted(self.x_range)
@@ -238,12 +211,14 @@ class Chart:
 def choose_rows(low: float, high: float, row_count: int) -> tuple[float, float, list[float]]:
     """Choose rows of characters that contain a range, so that every tick is at the centre of a row.
 
-    The last tick is not below the range, if there are enough rows for `MIN_TICK_COUNT` ticks.
+    With enough rows for `MIN_TICK_COUNT` ticks, the first tick of values that differ is at the last row, and the last
+    tick is not below the range.
 
     Returns:
         Difference between the centres of two rows; value at the centre of the first row; round values of the ticks,
         rising, with equal numbers of rows between them.
     """
+    ends_at_tick = high > low and row_count >= MIN_TICK_COUNT
     if not high > low:
         margin = abs(high) / 2 or 1.0
         low, high = low - margin, high + margin
@@ -256,12 +231,14 @@ def choose_rows(low: float, high: float, row_count: int) -> tuple[float, float, 
     for row_units, negative_step, rows_per_tick in choices:
         row_value = row_units * unit
         first, last = math.floor(low / row_value + 0.5 + 1e-9), math.ceil(high / row_value - 0.5 - 1e-9)
+        first -= first % rows_per_tick if ends_at_tick else 0
         if row_count >= MIN_TICK_COUNT:
             last = math.ceil(high / (row_value * rows_per_tick) - 1e-9) * rows_per_tick
         spare = row_count - (last - first + 1)
         if spare < 0:
             continue
-        first -= min(spare // 2, max(0, first)) if low >= 0 else spare // 2  # no row is below 0 without need
+        spare_below = min(spare // 2, max(0, first)) if low >= 0 else spare // 2  # no row is below 0 without need
+        first -= spare_below - (spare_below % rows_per_tick if ends_at_tick else 0)
         last = first + row_count - 1
         indices = [index for index in range(first, last + 1) if index % rows_per_tick == 0]
         if min(MIN_TICK_COUNT, row_count) <= len(indices) <= max_tick_count:

@@ -56,17 +56,17 @@ GROUP_SYMBOLS = ("●", "▲", "■", "◆", "✚", "○")
 START_SYMBOL = "∘"
 """Sign of a path's initial noise."""
 SIGMA_AXIS_NAME = "σ"
-AREA_COLOUR = "border-blurred"
-"""Theme colour of the area below the median over all videos."""
-LEGEND_LINE, LEGEND_AREA, LEGEND_GAP = "━━", "▅▅", 3
-"""Signs of a curve and of an area in a legend, and least number of cells between two parts of a legend."""
+MEDIAN_COLOUR = "text-muted"
+"""Theme colour of the median over all videos."""
+LEGEND_LINE, LEGEND_THIN_LINE, LEGEND_GAP = "━━", "──", 3
+"""Signs of a thick and of a thin curve in a legend, and least number of cells between two parts of a legend."""
 MAX_STRIPS = 3
 """Maximum number of group pairs whose clusters are drawn below the mean curves; one in a low pane."""
 
 StyleGetter = Callable[[str], Style]
 """Function that returns the style of a theme colour."""
 _CurveStyles = tuple[Style, Style]
-"""Styles of a video's curve, and of the area below the median."""
+"""Styles of a video's curve, and of the median."""
 
 
 @dataclass(frozen=True)
@@ -129,27 +129,23 @@ def draw_video_curves(
     height = canvas.height - len(stride_notes) - 1  # the first line is the legend
     column_count = 2 if width >= WIDE_VIEW_WIDTH else 1
     max_row_count = len(SHOWN_CURVES) // column_count
-    # In a low pane, only the last row of charts has the horizontal axis, which is the same for all, without its line.
-    is_low = canvas.height < LOW_VIEW_HEIGHT
-    axis_height = 1 if is_low else AXIS_HEIGHT
-    row_count = max(1, min(max_row_count, (height - axis_height) // MIN_ROW_HEIGHT))
+    row_count = max(1, min(max_row_count, (height - 1) // MIN_ROW_HEIGHT))
     names = SHOWN_CURVES[: column_count * row_count]
-    has_one_axis = is_low or height < row_count * (MIN_ROW_HEIGHT + axis_height)
-    plots_height = height - axis_height * (1 if has_one_axis else row_count)
+    # In a low pane, only the last row of charts has the labels of the horizontal axis, which is the same for all.
+    has_one_axis = canvas.height < LOW_VIEW_HEIGHT or height < row_count * (MIN_ROW_HEIGHT + 1)
+    plots_height = height - (1 if has_one_axis else row_count)
     chart_width = (width - 2 * (column_count - 1)) // column_count
     chart_height = plots_height // row_count - 1 + AXIS_HEIGHT
     curves = [_get_video_curve(name, trajectory, median_curves) for name in names]
     last_sigma = min(curve.last_sigma for curve in curves)
     charts = [_make_chart(curve, chart_width, chart_height, last_sigma) for curve in curves]
     size = (chart_width, chart_height, max(chart.label_width for chart in charts))
-    styles = canvas.get_style(colour_name), canvas.get_style(AREA_COLOUR)
+    styles = canvas.get_style(colour_name), canvas.get_style(MEDIAN_COLOUR)
     lines = [_draw_curve_legend(video, curves, describe_ranks, width, styles)]
     for first in range(0, len(names), column_count):
         blocks = [_draw_video_curve(curve, size, last_sigma, styles) for curve in curves[first : first + column_count]]
         if has_one_axis and first + column_count < len(names):
-            blocks = [block[:-AXIS_HEIGHT] for block in blocks]
-        elif is_low:
-            blocks = [[*block[:-AXIS_HEIGHT], *block[1 - AXIS_HEIGHT :]] for block in blocks]
+            blocks = [block[:-1] for block in blocks]
         lines += blocks[0] if len(blocks) == 1 else join_columns(blocks[0], blocks[1], chart_width + 2)
     return [*lines, *stride_notes]
 
@@ -186,32 +182,37 @@ def _draw_curve_legend(
     legend = Text.assemble((f"{LEGEND_LINE} ", styles[0]), replace_names(video.name), no_wrap=True)
     video_count = max((curve.median.video_count for curve in curves if curve.median is not None), default=0)
     if video_count:
-        legend.append(f"{'':{LEGEND_GAP}}{LEGEND_AREA}", styles[1])
-        legend.append(f" below the median of {format_count(video_count, 'video')}", Style(dim=True))
-    count_text = f"{len(curves)} of {len(SHOWN_CURVES)} charts" if len(curves) < len(SHOWN_CURVES) else ""
+        legend.append(f"{'':{LEGEND_GAP}}{LEGEND_THIN_LINE}", styles[1])
+        legend.append(f" median of {format_count(video_count, 'video')}", Style(dim=True))
+    count_texts = [f"{len(curves)} of {len(SHOWN_CURVES)}{noun}: z Enlarge" for noun in (" charts", "")]
     rank_text = describe_ranks(width - legend.cell_len - LEGEND_GAP)
-    if not append_right(legend, [rank_text], width, LEGEND_GAP, Style()):
-        append_right(legend, [count_text], width, LEGEND_GAP, Style(dim=True))
+    if not append_right(legend, [rank_text], width, LEGEND_GAP, Style()) and len(curves) < len(SHOWN_CURVES):
+        append_right(legend, count_texts, width, LEGEND_GAP, Style(dim=True))
     return legend
 
 
 def _draw_video_curve(
     curve: _VideoCurve, size: tuple[int, int, int], last_sigma: float, styles: _CurveStyles
 ) -> list[Text]:
-    """Return the title and the chart of a curve, in front of the area below the median.
+    """Return the title and the chart of a curve, in front of the median.
+
+    The chart has no line of the horizontal axis, so that the vertical axis ends at its lowest tick.
 
     Args:
         size: width and height of the chart, and width of its labels, which aligns it with the charts above and below.
         last_sigma: noise level at the right end.
     """
-    title = Text.assemble(
-        (f"{replace_names(curve.name)}  ", "bold"), (f"from {curve.values[0]:.4g} to {curve.values[-1]:.4g}", "dim")
-    )
+    title = Text(f"{replace_names(curve.name)}  ", Style(bold=True), no_wrap=True)
+    range_text = f"from {curve.values[0]:.4g} to {curve.values[-1]:.4g}"
+    end_text = f" at {SIGMA_AXIS_NAME} {curve.sigmas[-1]:.2g}" if curve.sigmas[-1] > last_sigma else ""
+    has_end = title.cell_len + len(range_text + end_text) <= size[0]
+    title.append(range_text + end_text * has_end, Style(dim=True))
     chart = _make_chart(curve, size[0], size[1], last_sigma, size[2])
     if curve.median is not None:
-        chart.add_area(curve.sigmas, curve.median.values.tolist(), styles[1])
+        chart.add_line(curve.sigmas, curve.median.values.tolist(), styles[1])
     chart.add_line(curve.sigmas, curve.values, styles[0], is_thick=True)
-    return [title, *chart.draw_lines()]
+    *plot, _, labels = chart.draw_lines()
+    return [title, *plot, labels]
 
 
 def draw_mean_curves(
