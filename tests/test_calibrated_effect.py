@@ -145,6 +145,27 @@ def compare_shifted(folder: Path, monkeypatch: pytest.MonkeyPatch, shift: float)
     return compare_groups(videos, "1", "log_volume")
 
 
+def test_average_of_several_guidance_scales_has_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = compare_shifted(tmp_path, monkeypatch, 0.567)
+    pooled_groups = tuple(
+        replace(
+            group,
+            videos=tuple(
+                replace(
+                    video, setting_values=CALIBRATED_VALUES | {"model_settings.cfg_scale": 2.0 * (1 + video.seed % 2)}
+                )
+                for video in group.videos
+            ),
+        )
+        for group in comparison.groups
+    )
+    pooled = replace(comparison, groups=pooled_groups)
+    assert explain_effect(pooled, pooled.verdicts[0]) == (
+        "frequency or appearance? no answer, because the values are averaged over cfg_scale 2, 4; choose one scale, as "
+        "with `wantui analyze --where cfg_scale=4`"
+    )
+
+
 def test_command_screen_report_and_json_say_what_can_explain_the_effect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -579,9 +579,10 @@ def test_other_swept_settings_are_averaged_like_phrasings(tmp_path: Path) -> Non
     assert [(group.name, len(group.videos)) for group in result.groups] == [("cfg_scale 2", 36), ("cfg_scale 4", 36)]
     assert result.exclusion_reasons == ()
     assert result.differences[0].phrasing_count == 2  # not six: the values of another setting are no phrasings
-    assert any(
-        "the values of each seed are averaged over negative_prompt. Group by it" in text for text in result.warnings
-    )
+    assert [text for text in result.warnings if "averaged" in text] == [
+        "the values of each seed are averaged over negative_prompt (empty, dark, noise); each group has 36 videos. "
+        "Group by it to compare its values, or choose one with --where"
+    ]
     values = np.array([[v.compute_metric("length") for v in group.videos] for group in result.groups])
     seed_means = values.reshape(2, 6, 6).mean(2)
     assert result.differences[0].paired_effect.mean == pytest.approx((seed_means[0] - seed_means[1]).mean())

@@ -16,6 +16,7 @@ from rich.style import Style
 from scipy import stats
 from synthetic_videos import CFG_PATH, set_setting, synthetic_videos, use_videos
 
+from wantui.analysis.calibrated_effect import describe_calibrated_scale
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.effect_table import build_effect_rows
@@ -26,7 +27,7 @@ from wantui.analysis.report import write_report
 from wantui.analysis.serialize import build_comparison_record
 from wantui.analysis.unguided import compare_with_unguided, describe_unguided
 from wantui.analysis.video import Video
-from wantui.analysis.video_guidance import is_unguided
+from wantui.analysis.video_guidance import describe_pooled_guidance, is_unguided
 from wantui.models.catalogue import NANO
 from wantui.tui.analysis.advice import replace_options_by_keys
 from wantui.tui.analysis.data import FigureKey, Separation, compute_figure
@@ -76,6 +77,33 @@ def test_value_at_guidance_1_equals_that_of_its_videos_alone(tmp_path: Path) -> 
         "frequency or appearance? no effect in length was found at cfg_scale 1. "
         "Calibration on nano (50 Euler steps at cfg_scale 1): two shapes"
     )
+
+
+def test_groups_of_guided_videos_name_their_scales_and_their_number_of_videos(tmp_path: Path) -> None:
+    """The videos at cfg_scale 1 are counted apart, and pooled guidance has no calibrated effect."""
+    videos = guided_and_unguided(tmp_path)
+    doubled = [
+        set_setting(video, tmp_path / "cfg2", CFG_PATH, 2.0, guidance_scale=2.0)
+        for video in videos
+        if not is_unguided(video)
+    ]
+    axes = ((CFG_PATH,),)
+    swept = [replace(video, folder=tmp_path, swept_axes=axes) for video in [*doubled, *videos]]
+    comparison = compare_with_unguided(swept, "variation", "length")
+    assert [len(group.videos) for group in comparison.groups] == [16, 16]
+    averaged_text, separate_text = [text for text in comparison.warnings if "in each" in text or "averaged" in text]
+    assert "averaged over cfg_scale (2, 4); each group has 16 videos" in averaged_text
+    assert separate_text == (
+        "the result is about the guided videos only (16 videos in each group); those at cfg_scale 1 (8 videos in each "
+        "group) are compared separately"
+    )
+    assert describe_calibrated_scale(comparison) == ""
+    assert describe_pooled_guidance(comparison.videos) == (
+        "the values are averaged over cfg_scale 2, 4; choose one scale, as with `wantui analyze --where cfg_scale=4`"
+    )
+    assert comparison.unguided is not None
+    assert describe_pooled_guidance(comparison.unguided.videos) == ""
+    assert describe_calibrated_scale(comparison.unguided) != ""
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from wantui.analysis.training_frequency import (
     uses_calibrated_model,
 )
 from wantui.analysis.verdicts import Verdict
-from wantui.analysis.video_guidance import GUIDANCE_PATH
+from wantui.analysis.video_guidance import GUIDANCE_PATH, describe_pooled_guidance
 from wantui.controls import CONTROLS
 from wantui.formatting import capitalize_first, format_share
 from wantui.models.nano.attributes import SHAPES
@@ -236,6 +236,8 @@ def _answer_question(comparison: "Comparison", verdict: Verdict) -> tuple[str, s
         return "", ""
     if ratio == 1:
         return describe_frequency_ratio(*words, has_adapters=uses_adapters(comparison)), ""
+    if guidance_text := describe_pooled_guidance(comparison.videos):
+        return f"no answer, because {guidance_text}", ""
     difference = comparison.find_difference(verdict.metric, *groups)
     if difference is None or find_sensitivity(verdict.metric, is_guided=comparison.is_guided) is None:
         return "", ""
@@ -316,12 +318,12 @@ def _format_factor(factor: float) -> str:
 
 
 def describe_calibrated_scale(comparison: "Comparison") -> str:
-    """Describe the calibrated effects of appearance and frequency on the declared metric; empty for groups by setting.
+    """Describe the calibrated effects of appearance and frequency on the declared metric.
 
-    If no effect is shown, the sentence also says so.
+    The text is empty for groups by setting, and for pooled guidance. If no effect is shown, the sentence also says so.
     """
     metric = comparison.primary_metric
-    if not compares_words(comparison):
+    if not compares_words(comparison) or describe_pooled_guidance(comparison.videos):
         return ""
     sensitivity = find_sensitivity(metric, is_guided=comparison.is_guided)
     if sensitivity is None:

@@ -55,7 +55,7 @@ def find_design_warnings(matched_groups: MatchedGroups, grouping: str) -> list[s
             f"only {phrasing_count} phrasings: the result applies to these sentences; generalising needs "
             f"at least {MIN_PHRASINGS}"
         )
-    warnings += find_sweep_warnings([video for group in groups for video in group.videos], grouping)
+    warnings += find_sweep_warnings([video for group in groups for video in group.videos], grouping, len(groups))
     word_counts_by_group = {group.name: np.mean([video.word_count for video in group.videos]) for group in groups}
     if max(word_counts_by_group.values()) - min(word_counts_by_group.values()) >= 2:
         word_counts_text = ", ".join(f"{name} {length:.1f}" for name, length in word_counts_by_group.items())

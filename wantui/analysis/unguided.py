@@ -13,6 +13,7 @@ import numpy as np
 from wantui.analysis.advice import add_reason_prefix
 from wantui.analysis.calibrated_effect import describe_calibrated_scale, explain_effect
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_effect_parts
+from wantui.analysis.group import Group
 from wantui.analysis.group_names import CannotCompareError, find_grouping_parts
 from wantui.analysis.metrics import describe_ratio_base, get_metric_unit
 from wantui.analysis.setting_values import list_compared_names
@@ -22,7 +23,7 @@ from wantui.analysis.training_frequency import compares_words
 from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import GUIDANCE_CONTROLS, is_unguided
-from wantui.formatting import format_share
+from wantui.formatting import format_count, format_share
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
@@ -77,9 +78,22 @@ def compare_with_unguided(
         comparison = build_comparison(guided, margin, absolute_metrics)
         return replace(comparison, warnings=(*comparison.warnings, warning))
     absolute_metrics |= unguided.find_absolute_metrics()
+    comparison = build_comparison(guided, margin, absolute_metrics)
     return replace(
-        build_comparison(guided, margin, absolute_metrics),
+        comparison,
         unguided=build_comparison(unguided, margin, absolute_metrics),
+        warnings=(*comparison.warnings, _describe_separate_comparison(comparison, unguided.groups.groups)),
+    )
+
+
+def _describe_separate_comparison(comparison: "Comparison", unguided_groups: Sequence[Group]) -> str:
+    """Return which videos the result is about, and which are compared separately at cfg_scale 1."""
+    guided_text, unguided_text = (
+        format_count(len(groups[0].videos), "video") for groups in (comparison.groups, unguided_groups)
+    )
+    return (
+        f"the result is about the guided videos only ({guided_text} in each group); those at cfg_scale 1 "
+        f"({unguided_text} in each group) are compared separately"
     )
 
 

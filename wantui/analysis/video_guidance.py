@@ -1,6 +1,8 @@
 """Whether videos were generated with guidance."""
 
-from wantui.analysis.setting_values import to_number
+from collections.abc import Sequence
+
+from wantui.analysis.setting_values import make_value_key, to_number
 from wantui.analysis.video import Video
 from wantui.controls import CONTROLS
 from wantui.controls.base import return_guidance_unchanged
@@ -27,3 +29,17 @@ def is_unguided(video: Video) -> bool:
         return all(evaluation.source == "conditional" for evaluation in plan_guidance(video.recipe))
     except KeyframeError:  # the recipe was edited by hand
         return False
+
+
+def describe_pooled_guidance(videos: Sequence[Video]) -> str:
+    """Return that values are averaged over several guidance scales; empty if all videos have the same guidance."""
+    if len({make_value_key([video.settings.get(name) for name in GUIDANCE_CONTROLS]) for video in videos}) > 1:
+        return "the values are averaged over several guidance settings"
+    scales = {to_number(video.setting_values.get(GUIDANCE_PATH)) for video in videos} - {None}
+    if len(scales) < 2:
+        return ""
+    texts = [f"{scale:g}" for scale in sorted(filter(None, scales))]
+    return (
+        f"the values are averaged over cfg_scale {', '.join(texts)}; choose one scale, as with `wantui analyze "
+        f"--where cfg_scale={texts[-1]}`"
+    )
