@@ -189,6 +189,7 @@ def test_sheet_has_each_clip_at_the_place_of_its_settings(manifest: Manifest, wa
         (("--columns", "variation,cfg_scale,steps,seed"), "need at least one axis each"),
         (("--where", "cfg_scale"), "Write NAME=VALUE; swept settings: cfg_scale, steps"),
         (("--where", "cfg_scale=3"), "cfg_scale has no value '3'. Choose from: 1, 4, 8"),
+        (("--where", "cfg_scale=4,3"), "cfg_scale has no value '3'. Choose from: 1, 4, 8"),
         (("--where", "cfg_scale=4", "--seed", "7"), "--seed: outputs/swept has no 7"),
     ],
 )

@@ -155,7 +155,10 @@ def test_grouping_by_a_word_names_its_bracket(tmp_path: Path, grouping: str, mes
     ("condition", "message"),
     [
         ("shape=circle", "circle is a word of bracket 2: write --where 2=circle"),
-        ("2=circle,cross", "a condition takes one word. Repeat the option: --where 2=circle --where 2=cross"),
+        (
+            "2=circle,cros",
+            "bracket 2 has no value 'cros'. Did you mean cross? Choose from: circle, square, cross, ring",
+        ),
     ],
 )
 def test_condition_on_words_is_corrected(tmp_path: Path, condition: str, message: str) -> None:

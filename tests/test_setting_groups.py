@@ -604,9 +604,11 @@ def test_videos_are_selected_by_values_of_settings(tmp_path: Path) -> None:
     chosen = select_videos_by_condition(videos, ["steps=20", "cfg_scale=2"])
     assert {(v.setting_values[CFG_PATH], v.setting_values[steps]) for v in chosen} == {(2.0, 20)}
     assert len(select_videos_by_condition(videos, ["steps=20", "steps=8"])) == len(videos)
+    assert len(select_videos_by_condition(videos, ["steps=8, 20", "cfg_scale=4"])) == len(videos) // 2
     for condition, message in (
         ("steps", "has no value. Write NAME=VALUE"),
         ("steps=9", "steps has no value '9'. Choose from: 8, 20"),
+        ("steps=8,9", "steps has no value '9'. Choose from: 8, 20"),
         (
             "stepps=8",
             r"cannot select 'stepps': no setting of these videos has this name. Did you mean steps\?",

@@ -251,6 +251,8 @@ def test_guided_videos_alone_are_told_what_guidance_1_would_show(tmp_path: Path)
     guided_videos = [video for video in guided_and_unguided(tmp_path) if not is_unguided(video)]
     (text,) = describe_unguided(compare_with_unguided(guided_videos, "1", "length"))
     assert "with cfg_scale 1 would show how much of the effect guidance adds" in text
+    swept_videos = [replace(video, swept_axes=((CFG_PATH,),)) for video in guided_videos]
+    assert describe_unguided(compare_with_unguided(swept_videos, "1", "length")) == []
     unguided_videos = [video for video in guided_and_unguided(tmp_path) if is_unguided(video)]
     assert describe_unguided(compare_with_unguided(unguided_videos, "1", "length")) == []
 

@@ -13,7 +13,7 @@ from wantui.analysis.setting_values import (
 )
 from wantui.analysis.template_parts import NO_OPTION_LABEL, find_option_text, find_word_bracket, list_bracket_options
 from wantui.analysis.video import Video
-from wantui.config.sweep import find_matching_value_indices
+from wantui.config.sweep import find_matching_value_indices, split_alternatives
 from wantui.config.sweep_syntax import SweepError, describe_seeds, parse_seeds
 from wantui.errors import UserError
 from wantui.formatting import format_count, join_and_shorten
@@ -27,9 +27,9 @@ Condition = Callable[[Video], bool]
 def select_videos_by_condition(videos: Sequence[Video], conditions: Sequence[str]) -> list[Video]:
     """Return the videos that conditions NAME=VALUE choose; several conditions on one name are alternatives.
 
-    NAME is a setting (`cfg_scale`), a bracket number of the template, as for groups (`1`), or `seed`. Seeds are
-    written as for `--seeds`: `7,11` or `1..4`. The value `(nothing)` of a bracket, or no value, is its empty option; as
-    in the names of groups, videos without the bracket have it too.
+    NAME is a setting (`cfg_scale`), a bracket number of the template, as for groups (`1`), or `seed`. VALUE may be a
+    list, such as `1,4`. Seeds are written as for `--seeds`: `7,11` or `1..4`. The value `(nothing)` of a bracket, or no
+    value, is its empty option; as in the names of groups, videos without the bracket have it too.
 
     Raises:
         UserError: a condition has another form, or no video has the value; names the values that occur.
@@ -105,10 +105,15 @@ def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[st
     values_by_key = {make_value_key(item): item for video in videos for item in [video.setting_values.get(path)]}
     keys, values = list(values_by_key), list(values_by_key.values())
     labels_by_key = label_setting_values(videos, path)
-    chosen_keys = {keys[index] for index in find_matching_value_indices(values, value)}
-    chosen_keys |= {key for key, label in labels_by_key.items() if label == value}
-    if not chosen_keys:
-        raise UserError(_explain_missing_value(name, value, list(labels_by_key.values())))
+
+    def find_keys(text: str) -> set[str]:
+        return {keys[index] for index in find_matching_value_indices(values, text)} | {
+            key for key, label in labels_by_key.items() if label == text
+        }
+
+    chosen_keys = set().union(
+        *map(find_keys, _split_known_values(name, value, find_keys, list(labels_by_key.values())))
+    )
     return path, lambda video: make_value_key(video.setting_values.get(path)) in chosen_keys
 
 
@@ -137,20 +142,31 @@ def _parse_word_condition(videos: Sequence[Video], name: str, value: str) -> tup
     except BracketError as error:
         raise UserError(f"--where: cannot select {name!r}: {error.reason}") from None
 
-    def has_word(video: Video) -> bool:
+    def has_word(video: Video, word: str) -> bool:
         option_texts = (video.choices_by_bracket.get(bracket, ""), find_option_text(video, bracket))
-        return value in (text or NO_OPTION_LABEL for text in option_texts)
+        return word in (text or NO_OPTION_LABEL for text in option_texts)
 
-    value = value or NO_OPTION_LABEL
-    words = [word.strip() for word in value.split(",")]
-    if not any(map(has_word, videos)) and len(words) > 1 and set(words) <= set(list_bracket_options(videos, bracket)):
-        options_text = " ".join(f"--where {name}={word}" for word in words)
-        raise UserError(
-            f"--where: cannot read {name}={value}: a condition takes one word. Repeat the option: {options_text}"
-        )
-    if not any(map(has_word, videos)):
-        raise UserError(_explain_missing_value(f"bracket {name}", value, list_bracket_options(videos, bracket)))
-    return f"bracket {bracket}", has_word
+    def is_known(word: str) -> bool:
+        return any(has_word(video, word) for video in videos)
+
+    known_words = list_bracket_options(videos, bracket)
+    words = _split_known_values(f"bracket {name}", value or NO_OPTION_LABEL, is_known, known_words)
+    return f"bracket {bracket}", lambda video: any(has_word(video, word) for word in words)
+
+
+def _split_known_values(
+    name: str, value: str, is_known: Callable[[str], object], known_values: Sequence[str]
+) -> list[str]:
+    """Return the values that a condition names.
+
+    Raises:
+        UserError: no video has one of the values.
+    """
+    values = split_alternatives(value, is_known)
+    for each in values:
+        if not is_known(each):
+            raise UserError(_explain_missing_value(name, each, known_values))
+    return values
 
 
 def _explain_missing_value(name: str, value: str, known_values: Sequence[str]) -> str:

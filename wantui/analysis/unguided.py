@@ -22,7 +22,7 @@ from wantui.analysis.swept_settings import find_linked_paths
 from wantui.analysis.training_frequency import compares_words
 from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video import Video
-from wantui.analysis.video_guidance import GUIDANCE_CONTROLS, is_unguided
+from wantui.analysis.video_guidance import GUIDANCE_CONTROLS, GUIDANCE_PATH, is_unguided
 from wantui.formatting import format_count, format_share
 
 if TYPE_CHECKING:
@@ -197,9 +197,13 @@ def _describe_change(change: Effect | None, metric: str, is_relative: bool) -> s
 
 
 def _advise_unguided_batch(comparison: "Comparison") -> list[str]:
-    """Return what videos at cfg_scale 1 would show; empty if no effect between words of guided videos is shown."""
+    """Return what videos at cfg_scale 1 would show; empty if no effect between words of guided videos is shown.
+
+    The text is also empty if a batch sweeps cfg_scale: its user chose the scales.
+    """
     is_shown = any(verdict.kind == "differs" for verdict in comparison.verdicts)
-    if not is_shown or not comparison.is_guided or not compares_words(comparison):
+    is_swept = any(GUIDANCE_PATH in axis for video in comparison.videos for axis in video.swept_axes)
+    if is_swept or not is_shown or not comparison.is_guided or not compares_words(comparison):
         return []
     return [
         "the same prompts and seeds with cfg_scale 1 would show how much of the effect guidance adds: analyse both "

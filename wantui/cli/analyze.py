@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     metavar="NAME=VALUE",
     multiple=True,
     help="Include only videos with this setting (cfg_scale=2), bracket word (1=red) or seed (seed=1..4); repeatable. "
-    "Several values of one name are alternatives.",
+    "Several values of one name (cfg_scale=2,4) are alternatives.",
 )
 @click.option(
     "--metrics",

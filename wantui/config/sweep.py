@@ -1,7 +1,7 @@
 """Axes of a sweep: settings, and the values that they take in the cells of a batch."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -218,6 +218,15 @@ def format_value_labels(values: Sequence[Any]) -> list[str]:
         return labels
     # A label must name one value: the text of one schedule can be that of another one's moment.
     return short_labels if len(set(short_labels)) == len(set(labels)) else labels
+
+
+def split_alternatives(text: str, is_known: Callable[[str], object]) -> list[str]:
+    """Return the values that a condition names: its comma-separated parts, or the whole text.
+
+    The whole text is one value if it is known, or if none of its parts is.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    return [text] if is_known(text) or not any(map(is_known, parts)) else parts
 
 
 def find_matching_value_indices(values: Sequence[Any], text: str) -> list[int]:

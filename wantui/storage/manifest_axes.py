@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations
 
 from wantui.config.setting_paths import expand_list_alias
-from wantui.config.sweep import find_matching_value_indices, format_value_labels
+from wantui.config.sweep import find_matching_value_indices, format_value_labels, split_alternatives
 from wantui.errors import UserError
 from wantui.planning.sweep import BASELINE_LABEL
 from wantui.storage.manifest import Manifest, VideoEntry
@@ -152,11 +153,12 @@ class BatchAxes:
                 raise UserError(f"{option}: the batch has no swept setting {written_name!r}. {advice}")
             number = (axis.names if name in axis.names else axis.paths).index(name)
             values = [position_values[number] for position_values in axis.values]
-            positions = find_matching_value_indices(values, text.strip())
-            if not positions:
-                known = ", ".join(dict.fromkeys(format_value_labels(values)))
-                raise UserError(f"{option}: {name} has no value {text.strip()!r}. Choose from: {known}")
-            positions_by_axis.setdefault("+".join(axis.names), []).extend(positions)
+            for value in split_alternatives(text.strip(), partial(find_matching_value_indices, values)):
+                positions = find_matching_value_indices(values, value)
+                if not positions:
+                    known = ", ".join(dict.fromkeys(format_value_labels(values)))
+                    raise UserError(f"{option}: {name} has no value {value!r}. Choose from: {known}")
+                positions_by_axis.setdefault("+".join(axis.names), []).extend(positions)
         return positions_by_axis
 
     def list_layouts(self) -> list[AxisLayout]:
