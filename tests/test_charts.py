@@ -585,7 +585,7 @@ def test_groups_keep_their_colours_if_one_has_no_readable_trajectory(tmp_path: P
         legend = draw_mean_curves("norm", figure.mean_curves, "", canvas, colours_by_name)[0]
     names = [span.style.meta["name"] for span in legend.spans if isinstance(span.style, Style) and span.style.meta]
     assert legend.plain.startswith("● b")
-    assert names == ["series-orange", "series-teal"]
+    assert names == ["series-teal", "series-pink"]
 
 
 def test_mean_curves_without_a_difference_say_so(tmp_path: Path) -> None:

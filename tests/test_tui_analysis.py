@@ -181,8 +181,8 @@ def test_table_and_chart_have_the_same_colours_without_a_readable_trajectory(
         cells = it.app.screen.query_one("#curve-cells", DiffText)
         legend = next(line for line in cells.shown_lines if "● b_0" in line.plain)
         styles = [span.style for span in legend.spans if "● b_0" in legend.plain[span.start : span.end]]
-        assert styles == [screen.row_list.make_colour_style("series-orange")]
-        assert screen.row_list.colours_by_name["b_0"] == "series-orange"
+        assert styles == [screen.row_list.make_colour_style("series-teal")]
+        assert screen.row_list.colours_by_name["b_0"] == "series-teal"
 
     on("analysis", test, size=(140, 40))
 

@@ -8,16 +8,15 @@ if TYPE_CHECKING:
     from wantui.prompts.expand import Variation
     from wantui.storage.manifest import VariationEntry
 
-SERIES_COLOURS = ("blue", "orange", "teal", "pink", "yellow", "violet", "green", "red")
-"""Colours in the order in which names get them."""
+SERIES_COLOURS = ("orange", "teal", "pink", "yellow", "violet", "green", "red", "blue")
+"""Colours in the order in which names get them; the last is near the accent of the interface."""
 OTHER_COLOUR_WORDS = {"purple": "violet", "cyan": "teal", "turquoise": "teal", "magenta": "pink", "golden": "yellow"}
 """Further words for these colours."""
-DARK_SERIES = ("#62a0ff", "#f0a35e", "#4cc3c9", "#e58fc8", "#dcc65a", "#b394f4", "#6fcf97", "#f2706f")
+DARK_SERIES = ("#f0a35e", "#4cc3c9", "#e58fc8", "#dcc65a", "#b394f4", "#6fcf97", "#f2706f", "#4aa5f5")
 """Values of `SERIES_COLOURS`, in its order, on a dark background."""
-LIGHT_SERIES = ("#1f5fc4", "#a8530a", "#0b7285", "#b0307f", "#7d6500", "#6f3fc7", "#1f7a3f", "#c0282d")
+LIGHT_SERIES = ("#a8530a", "#0b7285", "#b0307f", "#7d6500", "#6f3fc7", "#1f7a3f", "#c0282d", "#1f5fc4")
 """Values of `SERIES_COLOURS`, in its order, on a light background."""
 ANSI_SERIES = (
-    "ansi_blue",
     "ansi_yellow",
     "ansi_cyan",
     "ansi_magenta",
@@ -25,6 +24,7 @@ ANSI_SERIES = (
     "ansi_bright_magenta",
     "ansi_green",
     "ansi_red",
+    "ansi_blue",
 )
 """Values of `SERIES_COLOURS`, in its order, from the palette of the terminal."""
 _WORD_PATTERN = re.compile(r"[a-z]+")

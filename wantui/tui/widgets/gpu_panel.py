@@ -116,7 +116,7 @@ class GpuPanel(DiffText):
         self._append_memory(line, sample.memory_used, sample.memory_total, width)
         line.append("  CPU ", self.make_colour_style("text-muted"))
         bar_width = WIDE_BAR_WIDTH if width >= WIDE_PANEL_WIDTH else NARROW_BAR_WIDTH
-        line.append_text(draw_styled_bar(sample.cpu / 100, bar_width, self.make_colour_style("success")))
+        line.append_text(draw_styled_bar(sample.cpu / 100, bar_width, self.make_colour_style("text-muted")))
         line.append(f" {sample.cpu:3.0f}%")
         worker_bytes = self.history.worker_bytes
         rest = Text("" if worker_bytes is None else f"  workers {format_bytes(worker_bytes)}")
