@@ -204,7 +204,10 @@ def test_value_that_a_logarithmic_axis_does_not_have_leaves_a_gap() -> None:
 def test_thick_line_has_two_rows_of_dots() -> None:
     chart = Chart(40, 6, (0.0, 1.0), (0.0, 1.0))
     chart.add_line([0.0, 1.0], [0.5, 0.5], Style(), is_thick=True)
-    dot_counts = [sum(row[column].bit_count() for row in chart._canvas._masks) for column in range(chart.plot_width)]
+    rows = [chart._canvas.draw_row(row).plain.replace(" ", chr(0x2800)) for row in range(chart.plot_height)]
+    dot_counts = [
+        sum((ord(character) - 0x2800).bit_count() for character in column) for column in zip(*rows, strict=True)
+    ]
     assert dot_counts == [4] * chart.plot_width, "two dots in both columns of a cell"
 
 

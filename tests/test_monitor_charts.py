@@ -105,7 +105,16 @@ def test_current_curve_is_drawn_over_the_previous_one() -> None:
     canvas, front, behind = BrailleCanvas(4, 1), Style(color="red"), Style(dim=True)
     add_curve(canvas, Curve([1.0, 0.0], [0.5, 0.5]), 0.0, 1.0, behind)
     add_curve(canvas, Curve([1.0, 0.5], [0.5, 0.5]), 0.0, 1.0, front)
-    assert [canvas.get_style(column, 0) for column in range(4)] == [front, front, front, behind]
+    assert [canvas.get_character(column, 0)[1] for column in range(4)] == [front, front, front, behind]
+
+
+def test_curves_in_the_same_characters_keep_their_styles() -> None:
+    canvas, front, behind = BrailleCanvas(6, 1), Style(color="red"), Style(dim=True)
+    canvas.add_line((0, 0), (11, 0), behind)
+    canvas.add_line((0, 2), (11, 2), front)
+    assert [canvas.get_character(column, 0) for column in range(6)] == [("⠤", front), ("⠉", behind)] * 3
+    canvas.add_dot(0, 1, behind)
+    assert canvas.get_character(0, 0) == ("⠋", behind), "the style of most dots"
 
 
 def test_charts_show_all_metrics_with_ticks_and_one_noise_axis() -> None:

@@ -12,12 +12,15 @@ Dot = tuple[float, float]
 
 
 class BrailleCanvas:
-    """Canvas of `width` by `height` characters; each character has two by four dots and the style of its last dot."""
+    """Canvas of `width` by `height` characters of two by four dots; a dot has the style with which it was set last.
+
+    A character has one style, so it shows only the dots of the style that has most of its dots. If styles have equally
+    many, they take turns from column to column: curves less than a character apart are dashed, in their own styles.
+    """
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
-        self._masks = [[0] * width for _ in range(height)]
-        self._styles: list[list[Style]] = [[Style.null()] * width for _ in range(height)]
+        self._masks_by_style: list[list[dict[Style, int]]] = [[{} for _ in range(width)] for _ in range(height)]
 
     @property
     def dot_columns(self) -> int:
@@ -30,8 +33,10 @@ class BrailleCanvas:
     def add_dot(self, column: int, row: int, style: Style) -> None:
         """Set a dot; a dot outside the canvas is left out."""
         if 0 <= column < self.dot_columns and 0 <= row < self.dot_rows:
-            self._masks[row // 4][column // 2] |= _DOT_BITS[row % 4][column % 2]
-            self._styles[row // 4][column // 2] = style
+            masks, bit = self._masks_by_style[row // 4][column // 2], _DOT_BITS[row % 4][column % 2]
+            for other_style in masks:
+                masks[other_style] &= ~bit
+            masks[style] = masks.get(style, 0) | bit
 
     def add_line(self, start: Dot, end: Dot, style: Style, *, thickness: int = 1) -> None:
         """Set the dots of a straight line, both ends included, and those below them up to a thickness in dots."""
@@ -43,17 +48,19 @@ class BrailleCanvas:
             for dot_row in range(row, row + thickness):
                 self.add_dot(column, dot_row, style)
 
-    def get_character(self, column: int, row: int) -> str:
-        """Return a character of the canvas; a space if it has no dot."""
-        mask = self._masks[row][column]
-        return chr(0x2800 + mask) if mask else " "
-
-    def get_style(self, column: int, row: int) -> Style:
-        return self._styles[row][column]
+    def get_character(self, column: int, row: int) -> tuple[str, Style]:
+        """Return a character of the canvas and its style; a space if it has no dot."""
+        masks = self._masks_by_style[row][column]
+        if not masks:
+            return " ", Style.null()
+        dot_count = max(mask.bit_count() for mask in masks.values())
+        styles = [style for style, mask in masks.items() if mask.bit_count() == dot_count]
+        style = styles[-1 - column % len(styles)]
+        return chr(0x2800 + masks[style]), style
 
     def draw_row(self, row: int) -> Text:
         """Return a row of characters with their styles."""
         line = Text(no_wrap=True, end="")
         for column in range(self.width):
-            line.append(self.get_character(column, row), self.get_style(column, row))
+            line.append(*self.get_character(column, row))
         return line

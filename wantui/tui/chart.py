@@ -61,7 +61,9 @@ class Chart:
             self.y_labels = [number_format.format_number(tick) for tick in self.y_ticks]
         self.label_width = max((min_label_width, len(x_name), *map(len, self.y_labels)))
         self.plot_width = max(1, width - self.label_width - 2)
-        self._canvas = BrailleCanvas(self.plot_width, self.plot_height)
+        self._front, self._canvas, self._bands = (
+            BrailleCanvas(self.plot_width, self.plot_height) for _ in range(3)
+        )  # of a character in several of them, only the first is drawn
         self._signs: dict[tuple[int, int], tuple[str, Style]] = {}
         """Sign and style by cell (row, column)."""
         self._guide: tuple[int, Style] | None = None
@@ -84,18 +86,27 @@ class Chart:
         ticks = [factor * power for power in powers for factor in (1, *factors)]
         return [tick for tick in ticks if bottom - 1e-9 <= math.log10(tick) <= self.top_value + 1e-9]
 
-    def add_line(self, xs: Sequence[float], ys: Sequence[float], style: Style, *, is_thick: bool = False) -> None:
-        """Draw lines between successive points, two dots thick if `is_thick`.
+    def add_line(
+        self,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        style: Style,
+        *,
+        is_thick: bool = False,
+        is_in_front: bool = False,
+    ) -> None:
+        """Draw lines between successive points, two dots thick if `is_thick`, in front of all others if `is_in_front`.
 
         A point that the axes do not have leaves a gap.
         """
+        canvas = self._front if is_in_front else self._canvas
         previous: tuple[float, float] | None = None
         for x, y in zip(xs, ys, strict=True):
             if not (math.isfinite(x) and math.isfinite(y)) or (self.is_log and y <= 0):
                 previous = None
                 continue
             dot = self._find_dot_column(x), self._find_dot_row(y)
-            self._canvas.add_line(previous or dot, dot, style, thickness=2 if is_thick else 1)
+            canvas.add_line(previous or dot, dot, style, thickness=2 if is_thick else 1)
             previous = dot
 
     def add_band(
@@ -106,7 +117,7 @@ class Chart:
         style: Style,
         turn: tuple[int, int] = (0, 1),
     ) -> None:
-        """Fill the area between two curves with a loose pattern of dots.
+        """Fill the area between two curves with a loose pattern of dots, behind all lines.
 
         Args:
             turn: index of the band, and number of bands; they take turns in the cells, so none hides another.
@@ -122,7 +133,7 @@ class Chart:
                 top, bottom = (round(a + share * (b - a)) for a, b in ((high0, high1), (low0, low1)))
                 for row in range(top, bottom + 1):
                     if column % 2 == 0 and row % 2 == 0 and (column // 2 + row // 4) % turn[1] == turn[0]:
-                        self._canvas.add_dot(column, row, style)
+                        self._bands.add_dot(column, row, style)
 
     def mark_point(self, x: float, y: float, style: Style) -> None:
         """Mark a point with a thick dot exactly on its curve, and with a vertical line behind all curves."""
@@ -130,7 +141,7 @@ class Chart:
         self._guide = column, style
         first = max(0, min(row - 1, self._canvas.dot_rows - 3))
         for dot_row, dot_column in product(range(first, first + 3), (2 * column, 2 * column + 1)):
-            self._canvas.add_dot(dot_column, dot_row, style)
+            self._front.add_dot(dot_column, dot_row, style)
 
     def add_symbol(self, x: float, y: float, sign: str, style: Style) -> None:
         """Place a symbol at a point."""
@@ -170,10 +181,11 @@ class Chart:
         return [*lines, *self._strips, *self._draw_x_axis()]
 
     def _get_cell(self, row: int, column: int) -> tuple[str, Style]:
-        character = self._canvas.get_character(column, row)
+        characters = (canvas.get_character(column, row) for canvas in (self._front, self._canvas, self._bands))
+        character, style = next((cell for cell in characters if cell[0] != " "), (" ", Style.null()))
         if character == " " and self._guide is not None and self._guide[0] == column:
             return self._signs.get((row, column), ("│", self._guide[1]))
-        return self._signs.get((row, column), (character, self._canvas.get_style(column, row)))
+        return self._signs.get((row, column), (character, style))
 
     def _draw_x_axis(self) -> list[Text]:
         low, high = sorted(self.x_range)

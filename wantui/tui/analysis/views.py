@@ -258,9 +258,11 @@ def draw_mean_curves(
         turn = (number, len(banded_indices))
         chart.add_band(curve.sigmas.tolist(), curve.low.tolist(), curve.high.tolist(), style, turn)
     for index, curve in enumerate(shown_curves):
-        style = canvas.get_style(colours[index]) + Style(bold=curve.group_name == highlighted_group)
+        is_highlighted = curve.group_name == highlighted_group
+        style = canvas.get_style(colours[index]) + Style(bold=is_highlighted)
         sigmas, means = curve.sigmas.tolist(), curve.mean.tolist()
-        chart.add_line(sigmas, means, style, is_thick=canvas.height >= LOW_VIEW_HEIGHT)
+        is_thick = canvas.height >= LOW_VIEW_HEIGHT
+        chart.add_line(sigmas, means, style, is_thick=is_thick, is_in_front=is_highlighted)
         for position in range(index + 1, len(sigmas), max(2, len(sigmas) // 4)):
             chart.add_symbol(sigmas[position], means[position], GROUP_SYMBOLS[index], style)
     for strip in strips:
@@ -359,7 +361,7 @@ def draw_paths(
         is_quiet = has_highlight and not is_highlighted(path)
         style = canvas.get_style(colours[index]) + Style(dim=is_quiet, bold=is_highlighted(path))
         xs, ys = path.states[:, 0].tolist(), path.states[:, 1].tolist()
-        chart.add_line(xs, ys, style)
+        chart.add_line(xs, ys, style, is_in_front=is_highlighted(path))
         chart.add_symbol(xs[0], ys[0], START_SYMBOL, style)
         chart.add_symbol(xs[-1], ys[-1], GROUP_SYMBOLS[index], style)
     return [*legend, *chart.draw_lines()]
