@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from rich.style import Style
 from scipy import stats
 from synthetic_videos import oscillating_videos, synthetic_videos, use_videos
 
-from wantui.analysis.answer import Answer, describe_room
+from wantui.analysis.answer import Answer, describe_room, describe_units_for_correction
 from wantui.analysis.answer_evidence import (
     ALIKE,
     CANNOT_TELL,
@@ -431,6 +432,24 @@ def find_answer(comparison: Comparison, question: str, first: str = "", second: 
         if (answer.question, answer.first_group, answer.second_group) == (question, first, second)
     ]
     return answer
+
+
+@pytest.mark.parametrize(
+    ("phrasings", "uncorrected_p", "p", "text"),
+    [
+        (1, 2 / 64, 0.0625, "this correction needs about 10 seeds (now 6)"),
+        (6, 2 / 64, 0.0625, "this correction needs about 10 seeds (now 6) and 10 phrasings (now 6)"),
+        (1, 4 / 64, 0.125, ""),  # the p without correction is not the smallest possible
+        (1, 2 / 64, 2 / 64, ""),
+    ],
+)
+def test_correction_that_the_smallest_p_does_not_pass_names_the_seeds_that_it_needs(
+    phrasings: int, uncorrected_p: float, p: float, text: str
+) -> None:
+    data: Any = SimpleNamespace(min_attainable_p=2 / 64, seed_count=6, cell_values=np.zeros((6, phrasings, 2, 15)))
+    evidence: Any = [SimpleNamespace(uncorrected_p=uncorrected_p, p=p)] * 15
+    assert 15 * 2 / 2**10 <= 0.05 < 15 * 2 / 2**9
+    assert describe_units_for_correction(data, evidence, 1) == text
 
 
 def test_each_metric_belongs_to_one_question() -> None:

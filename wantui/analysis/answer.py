@@ -17,7 +17,8 @@ from wantui.analysis.answer_evidence import (
 )
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.final_states import SPREAD_METRIC
-from wantui.analysis.statistics import count_min_pairs
+from wantui.analysis.statistics import MAX_CORRECTED_TESTS, count_min_pairs
+from wantui.analysis.verdicts import MIN_PHRASINGS
 from wantui.formatting import capitalize_first, format_count, join_and_shorten
 
 
@@ -84,6 +85,25 @@ def explain_missing(data: AnswerData, question: str) -> str:
 def describe_p(correction: str, min_p: float) -> str:
     limit_text = f"smallest possible p {min_p:.3g}"
     return f"p corrected for {correction}, {limit_text}" if correction else limit_text
+
+
+def describe_units_for_correction(data: AnswerData, evidence: Sequence[Evidence], pair_count: int) -> str:
+    """Return how many seeds and phrasings the correction needs.
+
+    The text is empty unless only the correction keeps the smallest possible p above 0.05.
+    """
+    limit = data.min_attainable_p * (1 + 1e-9)
+    if not any(item.uncorrected_p <= limit <= SIGNIFICANCE_LEVEL < item.p for item in evidence):
+        return ""
+    test_count = len(evidence) * pair_count
+    if test_count > MAX_CORRECTED_TESTS:
+        return ""
+    needed_count, phrasing_count = count_min_pairs(test_count), data.cell_values.shape[1]
+    count_by_unit = {"seeds": data.seed_count}
+    if phrasing_count >= MIN_PHRASINGS:  # p is then the larger of the tests over seeds and over phrasings
+        count_by_unit["phrasings"] = phrasing_count
+    parts = [f"{needed_count} {unit} (now {count})" for unit, count in count_by_unit.items() if count < needed_count]
+    return f"this correction needs about {' and '.join(parts)}" if parts else ""
 
 
 def describe_correction(metric_count: int, pair_count: int) -> str:

@@ -13,6 +13,7 @@ from wantui.analysis.answer import (
     describe_p,
     describe_path,
     describe_room,
+    describe_units_for_correction,
     explain_conflicts,
     explain_missing,
     find_clearest_evidence,
@@ -109,7 +110,15 @@ def _answer_for_pair(data: AnswerData, question: str, pair_index: int, evidence:
         kind=DIFFERS if any(item.kind == DIFFERS for item in evidence) else CANNOT_TELL,
         verdict_parts=tuple(verdict_parts),
         effects_text=effects_text,
-        p_text=describe_p(correction, min_p),
+        p_text="; ".join(
+            filter(
+                None,
+                (
+                    describe_p(correction, min_p),
+                    describe_units_for_correction(data, evidence, len(data.group_pairs)),
+                ),
+            )
+        ),
         notes=tuple(notes),
         p_by_metric={item.metric: item.p for item in evidence},
         min_attainable_p=min_p,
