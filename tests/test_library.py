@@ -242,7 +242,8 @@ def test_library_ls_names_folders_of_queued_batches_that_it_does_not_list(
     wantui: Wantui, tmp_path: Path, small: list[str]
 ) -> None:
     elsewhere = tmp_path / "else where"
-    wantui("run", "-t", "a circle", "--detach", "--output-dir", elsewhere, *small)
+    with only_queued():
+        wantui("run", "-t", "a circle", "--detach", "--output-dir", elsewhere, *small)
     result = wantui("library", "ls")
     assert f"note: 1 batch of the queue not in outputs. List all: wantui library ls '{elsewhere}'" in result.err
     assert "a circle" in wantui("library", "ls", elsewhere).out

@@ -358,6 +358,8 @@ def test_saving_a_config_asks_before_overwriting() -> None:
             await it.press("enter")
             await it.until(lambda: isinstance(it.app.screen, Confirm))
             await it.press("n")
+            await it.until(lambda: isinstance(it.app.screen, InputDialog))
+            await it.press("escape")
             await it.until(lambda: isinstance(it.app.screen, ComposeScreen))
 
     run(test)
@@ -843,3 +845,34 @@ def test_errors_of_other_changed_settings_name_no_option_of_the_command_line() -
     draft_text = DraftText("seeds: 1..8\n", Path("mine.yaml"))
     with pytest.raises(ConfigError, match=r"^Settings: videos_per_variation: cannot be combined with seeds"):
         draft_text.parse_with_changes({"videos_per_variation": "3"})
+
+
+def test_saving_a_config_keeps_the_dialog_open_with_the_error() -> None:
+    async def test() -> None:
+        Path("folder").mkdir()
+        Path("mine.yaml").write_text("{}")
+        async with application() as it:
+            await it.until(lambda: it.screen(ComposeScreen).config)
+            await it.press("escape", "ctrl+s")
+            dialog = await it.until(lambda: isinstance(it.app.screen, InputDialog) and it.app.screen)
+            for path, error in (("./folder", "it is a folder"), ("mine.yaml/x", "Not a directory")):
+                field = dialog.query_one("Input")
+                field.value = path
+                await it.press("enter")
+                await it.until(lambda error=error: error in it.text())
+                assert it.app.screen is dialog
+                assert field.value == path
+            assert not Path("folder.yaml").exists()
+            field.value = "./mine"
+            await it.press("enter")
+            await it.until(lambda: isinstance(it.app.screen, Confirm))
+            await it.press("n")
+            await it.until(lambda: it.app.screen is dialog)
+            await it.press("enter")
+            await it.until(lambda: isinstance(it.app.screen, Confirm))
+            await it.press("y")
+            await it.until(lambda: it.app.drafts.config == "mine.yaml")
+            await it.until(lambda: isinstance(it.app.screen, ComposeScreen))
+            assert Path("mine.yaml").read_text() != "{}"
+
+    run(test)

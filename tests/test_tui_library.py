@@ -620,6 +620,26 @@ def test_note_goes_to_the_video_on_which_its_dialog_was_opened(manifest: Manifes
     library(test)
 
 
+def test_note_that_cannot_be_written_stays_in_its_dialog(manifest: Manifest) -> None:
+    marks_path = Path("outputs/shapes/marks.json")
+    marks_path.write_text('{"format": 9}')
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("enter", "N")
+        dialog = await it.until(lambda: isinstance(it.app.screen, InputDialog) and it.app.screen)
+        await it.paste("the best")
+        await it.press("enter")
+        await it.until(lambda: "✗" in it.text() and "marks.json" in it.text())
+        assert it.app.screen is dialog
+        assert dialog.query_one("Input").value == "the best"
+        marks_path.unlink()
+        await it.press("enter")
+        await it.until(lambda: it.app.screen is screen)
+        assert read_marks(BatchFolder(Path("outputs/shapes"))).get_mark(manifest.videos[0].id).note == "the best"
+
+    library(test)
+
+
 def test_note_typed_while_no_batch_is_shown_is_kept(manifest: Manifest) -> None:
     folder, video_id = BatchFolder(Path("outputs/shapes")), manifest.videos[0].id
 

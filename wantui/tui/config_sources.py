@@ -1,5 +1,6 @@
 """Configs that Compose lists, and the text and changes of the draft's config; without widgets."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -244,8 +245,21 @@ def save_config(path: Path, text: str) -> None:
 
 
 def resolve_save_path(name: str) -> Path:
-    """Return the path for saving a config: a path is kept, a bare name is put in configs/ or the user's folder."""
+    """Return the path for saving a config: a path is kept, a bare name is put in configs/ or the user's folder.
+
+    Raises:
+        UserError: the path cannot be used, or is a folder.
+    """
+    if "/" in name or name in ("~", ".", ".."):
+        _reject_folder(expand_user_path(name), is_folder=name.endswith("/"))
     path = expand_user_path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
-    if path.is_absolute() or len(path.parts) > 1:
-        return path
-    return (Path("configs") if Path("configs").is_dir() else find_user_config_folder()) / path
+    if "/" not in name and not path.is_absolute():  # ~ is an absolute path
+        path = (Path("configs") if Path("configs").is_dir() else find_user_config_folder()) / path
+    _reject_folder(path)
+    return path
+
+
+def _reject_folder(path: Path, *, is_folder: bool = False) -> None:
+    """Reject a path that is a folder, or that the user wrote as one."""
+    if is_folder or os.path.isdir(path):  # noqa: PTH112 -- Path.is_dir raises for a folder that may not be entered
+        raise UserError(f"cannot save the config as {path}: it is a folder. Add the name of a file")

@@ -170,14 +170,11 @@ def explain_empty_batch_list(batch_count: int, search_words: str, state_filter: 
         return "no batches yet; press 1 to compose one"
     total_text = format_count(batch_count, "batch", "batches")
     if search_words:
-        suggestion = suggest_setting_names(search_words)
-        if state_filter == "all":
-            reason = f"no batch matches {search_words!r}{suggestion}; press escape to clear the search"
-        else:
-            reason = (
-                f"no batch matches both {search_words!r}{suggestion} and the filter {state_filter!r}; press escape to "
-            )
-            reason += "clear the search, or f to change the filter"
+        searched_text = f"{search_words!r}{suggest_setting_names(search_words)}"
+        reason = f"no batch matches {searched_text}; press escape to clear the search"
+        if state_filter != "all":
+            reason = f"no batch matches both {searched_text} and the filter {state_filter!r}; press escape to clear "
+            reason += "the search, or f to change the filter"
         return f"{reason} ({total_text} in total)"
     hint = ", or * to star a video" if state_filter == "starred" else ""
     return f"no batch matches the filter {state_filter!r}; press f to change it{hint} ({total_text} in total)"

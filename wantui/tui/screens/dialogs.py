@@ -1,5 +1,7 @@
 """Dialogs: a yes/no question, an input of one line, and a viewer of long text."""
 
+from collections.abc import Callable
+
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -44,22 +46,40 @@ class Confirm(BackdropMixin, ModalScreen[bool]):
 
 
 class InputDialog(BackdropMixin, ModalScreen[str | None]):
-    """Dialog that returns one line of text, or None."""
+    """Dialog that returns one line of text, or None.
+
+    Args:
+        submit: called with the dialog and its text when the user presses enter; it calls `dismiss`, or it calls
+            `show_error` and keeps the dialog open. None dismisses the dialog.
+    """
 
     BINDINGS = [Binding("escape", "dismiss(None)", "Cancel")]
 
-    def __init__(self, question: str, initial_value: str = "") -> None:
+    def __init__(
+        self, question: str, initial_value: str = "", submit: "Callable[[InputDialog, str], None] | None" = None
+    ) -> None:
         super().__init__()
-        self.question, self.initial_value = question, initial_value
+        self.question, self.initial_value, self.submit = question, initial_value, submit
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_subtitle = "enter confirm   esc close"
             yield Label(make_content(self.question, keep_lines=True))
             yield LineInput(self.initial_value)
+            yield Static("", id="input-error", markup=False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        self.dismiss(event.value)
+        self.show_error("")
+        if self.submit is None:
+            self.dismiss(event.value)
+        else:
+            self.submit(self, event.value)
+
+    def show_error(self, error: str) -> None:
+        """Show why the text cannot be used; an empty text removes the error."""
+        error_line = self.query_one("#input-error", Static)
+        error_line.display = bool(error)
+        error_line.update(make_content(f"✗ {error}" if error else "", keep_lines=True))
 
 
 class TextViewer(BackdropMixin, ModalScreen[None]):

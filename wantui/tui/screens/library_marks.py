@@ -27,6 +27,9 @@ class LibraryMarks(LibraryPlayback):
         """Marks of the shown batch, with those that are still being written."""
         self._pending_edits: list[MarkEdit] = []
         self._is_writing_marks = False
+        self._note_dialog: InputDialog | None = None
+        """Dialog whose note is being written to the marks in `_note_folder`."""
+        self._note_folder: Path | None = None
 
     def get_current_cell(self) -> MatrixCell | None:
         """Return the cell under the cursor, or None."""
@@ -79,12 +82,29 @@ class LibraryMarks(LibraryPlayback):
             return
         video_id, first_note = cell.entry.id, cell.mark.note
 
-        def write_note(note: str | None) -> None:
+        def write_note(dialog: InputDialog, note: str) -> None:
             # While the dialog was open, the Library may have moved to another batch, and marks may have changed.
-            if note is not None and note.strip() != first_note:
-                self._change_mark(folder, video_id, {"note": note.strip()})
+            if note.strip() == first_note:
+                dialog.dismiss(None)
+                return
+            self._note_dialog, self._note_folder = dialog, folder
+            self._change_mark(folder, video_id, {"note": note.strip()})
 
-        self.app.push_screen(InputDialog(f"Note on {cell.entry.recipe.prompt}", first_note), write_note)
+        self.app.push_screen(InputDialog(f"Note on {cell.entry.recipe.prompt}", first_note, write_note))
+
+    def _end_note(self, message: MarksChanged) -> bool:
+        """Close the dialog of a written note, or show the error in it; return whether it shows the error."""
+        dialog = self._note_dialog
+        if dialog is None or message.folder != self._note_folder or self._pending_edits:
+            return False
+        self._note_dialog = None
+        if not dialog.is_active:  # the user has closed it
+            return False
+        if message.error:
+            dialog.show_error(message.error)
+            return True
+        dialog.dismiss(None)
+        return False
 
     def _require_cell(self) -> MatrixCell | None:
         """Return the cell under the cursor; notify and return None if there is none."""
@@ -129,7 +149,8 @@ class LibraryMarks(LibraryPlayback):
 
     @on(MarksChanged)
     def _show_changed_marks(self, message: MarksChanged) -> None:
-        if message.error:
+        is_error_shown = self._end_note(message)
+        if message.error and not is_error_shown:
             self.notify(message.error, severity="error", timeout=12)
         if message.marks is None:
             self.reload_batch()

@@ -304,34 +304,36 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
 
         text = dump_settings(self.config.settings)
 
-        def save(path: Path) -> None:
+        def save(dialog: InputDialog, path: Path) -> None:
             try:
                 save_config(path, text)
             except UserError as error:
-                self.notify(str(error), severity="error")
+                dialog.show_error(str(error))
                 return
+            dialog.dismiss(None)
             self.drafts.choose_config(str(path))
             self.notify(f"config saved as {path}")
             self.find_config_sources()
             self.load_config()
 
-        def save_under_name(name: str | None) -> None:
-            if not name or not name.strip():
+        def save_under_name(dialog: InputDialog, name: str) -> None:
+            if not name.strip():
+                dialog.dismiss(None)
                 return
             try:
                 path = resolve_save_path(name.strip())
             except UserError as error:
-                self.notify(str(error), severity="error")
+                dialog.show_error(str(error))
                 return
             if path.exists():
                 self.app.push_screen(
                     Confirm(f"{path} exists. Replace it?", "Replace"),
-                    lambda confirmed: save(path) if confirmed else None,
+                    lambda confirmed: save(dialog, path) if confirmed else None,
                 )
             else:
-                save(path)
+                save(dialog, path)
 
-        self.app.push_screen(InputDialog("Save the config as (name or path):"), save_under_name)
+        self.app.push_screen(InputDialog("Save the config as (name or path):", submit=save_under_name))
 
     def edit_yaml(self) -> None:
         """Open the YAML editor after checking the config file for changes."""
