@@ -347,7 +347,11 @@ def test_dry_run_keeps_a_damaged_file(copied_batch: Path, wantui: Wantui) -> Non
         ({}, ("--generic", "circle|ring: shape; red: coloured"), "Choose one with --of"),
         ({}, ("--of", "form"), "no words are declared for 'form'. Declared generic words: shape"),
         ({}, ("--window", "1"), "--window: the window must start between"),
-        ({"latent_analysis_settings.store_latents": False}, (), r"no stored latents.*\(--store-latents\)"),
+        (
+            {"latent_analysis_settings.store_latents": False},
+            (),
+            r"any of 2 videos in .*\. The reason for each: it has no stored latents.*\(--store-latents\)",
+        ),
         ({"model_settings.speed": "cached", "model_settings.force_capture": True}, (), "speed: cached, which skips"),
     ],
 )

@@ -1,5 +1,6 @@
 """Predicted times of a batch, from past videos with the same amount of work, or none."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -9,12 +10,21 @@ import torch
 from conftest import recipe_for
 
 from wantui.batches.batch_cost import estimate_batch_costs
+from wantui.batches.batch_folders import check_batch_fits_on_disk
 from wantui.batches.cell_cost import estimate_cell_costs
 from wantui.captures.attention import AttentionRequest
 from wantui.config import load_config
+from wantui.errors import UserError
 from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.models.catalogue import NANO
-from wantui.planning import CaptureRequests, PromptMark, estimate_video_seconds, parse_timed_videos, preview_batch
+from wantui.planning import (
+    CaptureRequests,
+    PromptMark,
+    estimate_video_seconds,
+    parse_timed_videos,
+    plan_batch,
+    preview_batch,
+)
 from wantui.planning.flops import count_forward_flops
 from wantui.planning.memory_plan import RESIDENT_PLAN, find_plan
 from wantui.planning.step_skipping import count_computed_steps
@@ -219,6 +229,23 @@ def test_batch_too_large_for_the_disk_suggests_what_would_fit(monkeypatch: pytes
     assert not disk.fits
     assert "would fit" in disk.basis
     assert "no stored latents" in disk.basis
+
+
+def test_disk_without_room_for_the_reserve_gets_no_advice_that_cannot_help(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import shutil
+
+    batch = plan_batch(load_config("nano", ["latent_analysis_settings.store_latents=true"]), "a circle")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_100_000))
+    disk = estimate_batch_costs(batch, [], sample())[3]
+    assert disk.basis.startswith("no video would fit; ")
+    with pytest.raises(UserError, match=r"Free disk space, or choose another output_dir$"):
+        check_batch_fits_on_disk(tmp_path, batch)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+    batch = plan_batch(load_config("nano", ["videos_per_variation=9999"]), "a circle")
+    with pytest.raises(UserError, match=r"choose another output_dir or fewer videos or a larger .*storage_interval$"):
+        check_batch_fits_on_disk(tmp_path, batch)
 
 
 def test_unknown_plan_accepts_timings_of_all_plans() -> None:

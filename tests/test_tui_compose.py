@@ -13,6 +13,7 @@ from conftest import only_queued
 from harness_screens import go_to
 from harness_tui import AppUnderTest, application, run
 from textual.widget import Widget
+from textual.widgets import Input
 
 from wantui.batches.batch_cost import CostLine
 from wantui.batches.enqueue import enqueue_new_batch
@@ -856,10 +857,10 @@ def test_saving_a_config_keeps_the_dialog_open_with_the_error() -> None:
             await it.press("escape", "ctrl+s")
             dialog = await it.until(lambda: isinstance(it.app.screen, InputDialog) and it.app.screen)
             for path, error in (("./folder", "it is a folder"), ("mine.yaml/x", "Not a directory")):
-                field = dialog.query_one("Input")
+                field = dialog.query_one(Input)
                 field.value = path
                 await it.press("enter")
-                await it.until(lambda error=error: error in it.text())
+                await it.until(lambda text=error: text in it.text())  # type: ignore[misc]
                 assert it.app.screen is dialog
                 assert field.value == path
             assert not Path("folder.yaml").exists()

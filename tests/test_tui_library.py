@@ -16,6 +16,7 @@ from conftest import Wantui
 from harness_tui import AppUnderTest, application, run
 from PIL import Image
 from textual.events import MouseScrollDown
+from textual.widgets import Input
 
 from wantui.config import convert_settings_to_dict, load_config
 from wantui.json_files import InaccessibleFileError, read_json_object
@@ -631,7 +632,7 @@ def test_note_that_cannot_be_written_stays_in_its_dialog(manifest: Manifest) -> 
         await it.press("enter")
         await it.until(lambda: "✗" in it.text() and "marks.json" in it.text())
         assert it.app.screen is dialog
-        assert dialog.query_one("Input").value == "the best"
+        assert dialog.query_one(Input).value == "the best"
         marks_path.unlink()
         await it.press("enter")
         await it.until(lambda: it.app.screen is screen)

@@ -255,14 +255,11 @@ def _describe_fitting_part(
     preview: BatchPreview, free_bytes: int, disk_estimate: DiskEstimate, disk_need: DiskNeed
 ) -> str:
     """Describe how much of the batch fits on the disk."""
-    fitting_count = max(
-        0,
-        (free_bytes - disk_need.temporary_bytes - disk_need.reserve_bytes)
-        * preview.video_count
-        // max(1, disk_need.stored_bytes),
-    )
-    fitting_text = format_count(fitting_count, "video")
-    return f"{fitting_text}, or no stored latents," if disk_estimate.sum_capture_bytes("latents") else fitting_text
+    fitting_count = disk_need.count_fitting_videos(free_bytes, preview.video_count)
+    fitting_text = format_count(fitting_count, "video") if fitting_count else "no video"
+    latent_bytes = disk_estimate.sum_capture_bytes("latents")
+    fits_without_latents = latent_bytes and disk_need.total_bytes - latent_bytes <= free_bytes
+    return f"{fitting_text}, or no stored latents," if fits_without_latents else fitting_text
 
 
 def _find_nearest_existing_folder(path: Path) -> Path:

@@ -142,10 +142,15 @@ def check_batch_fits_on_disk(batch_root: Path, batch: Batch) -> None:
     disk_need = estimate_batch_disk_need(batch, estimate_batch_disk(batch).total_bytes)
     free_bytes = query_free_disk_bytes(batch_root)
     if disk_need.total_bytes > free_bytes:
+        remedies = ["another output_dir"]
+        if disk_need.count_fitting_videos(free_bytes, batch.video_count):
+            remedies.append("fewer videos")
+        if disk_need.total_bytes - disk_need.stored_bytes < free_bytes:
+            remedies.append("a larger latent_analysis_settings.storage_interval")
         raise UserError(
             f"cannot queue the batch: {batch_root.parent} has {format_bytes(free_bytes)} free, but "
             f"the batch needs more: {disk_need.description}. "
-            "Choose another output_dir, fewer videos, or a larger latent_analysis_settings.storage_interval"
+            f"Free disk space, or choose {' or '.join(remedies)}"
         )
 
 

@@ -121,9 +121,12 @@ def plan_scores(
             left_out.append((video.name, str(error)))
     if not tasks:
         reason, count = Counter(reason for _, reason in left_out).most_common(1)[0]
+        if len(videos) == 1:
+            raise UserError(f"cannot measure {videos[0].name} in {folder}: {reason}")
+        affected_text = "each" if count == len(videos) else format_count(count, "video")
         raise UserError(
-            f"cannot measure any of {format_count(len(videos), 'video')} in {folder}: {reason} "
-            f"({format_count(count, 'video')})"
+            f"cannot measure any of {format_count(len(videos), 'video')} in {folder}. The reason for {affected_text}: "
+            f"{reason}"
         )
     generics = list(dict.fromkeys(task.sentence.generic for task in tasks))
     if len(generics) > 1:

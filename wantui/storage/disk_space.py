@@ -37,6 +37,11 @@ class DiskNeed:
     def total_bytes(self) -> int:
         return self.stored_bytes + self.temporary_bytes + self.reserve_bytes
 
+    def count_fitting_videos(self, free_bytes: int, video_count: int) -> int:
+        """Return how many of a batch's `video_count` videos fit into `free_bytes`, if all store the same."""
+        spare_bytes = max(0, free_bytes - self.temporary_bytes - self.reserve_bytes)
+        return min(video_count, spare_bytes * video_count // max(1, self.stored_bytes))
+
     @property
     def description(self) -> str:
         """Return the total and its parts, as in "21.0 MB needed: 0.4 MB to store, ..."."""
