@@ -268,7 +268,7 @@ def test_finished_clip_stays_and_opens_in_the_library(queue: Queue) -> None:
         on("monitor", test)
 
 
-def test_last_preview_stays_with_its_title_until_the_clip_is_read_unless_another_video_is_running(
+def test_pictures_stay_with_their_title_until_those_of_the_next_video_are_read(
     queue: Queue,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -292,10 +292,14 @@ def test_last_preview_stays_with_its_title_until_the_clip_is_read_unless_another
         monkeypatch.setattr(screen, "_request", None)
         await it.until(lambda: "Finished: red seed 43" in it.text() and "▀" in screen.picture.get_shown_text())
         queue.add_batch(folder, "auto", [NewVideo(2, "red seed 44", RECIPE, 20)])
-        queue.record_step(claim(queue), step_done(0, 20, 0.1, 1.0))
-        await it.until(lambda: "denoising red seed 44" in it.text() and "▀" not in screen.picture.get_shown_text())
-        assert "Finished: red" not in it.text()
-        assert "✓ red seed 43 done in 1.0 s" in it.text()
+        taken = claim(queue)
+        queue.record_step(taken, step_done(0, 20, 0.1, 1.0))
+        await it.until(lambda: "denoising red seed 44" in it.text())
+        assert "Finished: red seed 43" in it.text()
+        assert "▀" in screen.picture.get_shown_text()
+        path = str(write_previews(tmp_path, 5))
+        queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=path))
+        await it.until(lambda: "Predicted video: red seed 44" in it.text())
 
     with engine_announced():
         on("monitor", test)
@@ -332,7 +336,7 @@ def test_pictures_of_a_video_end_with_it_if_previews_are_manual(queue: Queue, tm
         on("monitor", test, preview_seconds=0)
 
 
-def test_preview_ends_with_a_video_that_has_no_clip(queue: Queue, tmp_path: Path) -> None:
+def test_preview_of_a_video_without_clip_stays_until_the_next_video_has_one(queue: Queue, tmp_path: Path) -> None:
     add(queue, "one", 2)
 
     async def test(it: AppUnderTest) -> None:
@@ -342,8 +346,9 @@ def test_preview_ends_with_a_video_that_has_no_clip(queue: Queue, tmp_path: Path
         await it.until(lambda: "Predicted video: red seed 42" in it.text() and "▀" in screen.picture.get_shown_text())
         queue.record_done(taken, VideoDone(files={}, seconds={"denoise": 1.0}))
         queue.record_step(claim(queue), step_done(0, 20, 0.1, 1.0))
-        await it.until(lambda: "✓ red seed 42 done in 1.0 s" in it.text() and "denoising red seed 43" in it.text())
-        assert "Predicted video: red" not in it.text()
+        await it.until(lambda: "denoising red seed 43" in it.text())
+        assert "Predicted video: red seed 42" in it.text()
+        assert "▀" in screen.picture.get_shown_text()
 
     with engine_announced():
         on("monitor", test)

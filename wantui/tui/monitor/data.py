@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.text import Text
 from textual.message import Message
 
 from wantui.errors import UserError
@@ -82,6 +83,18 @@ class MonitorFilesRead(Message):
     clip: ClipFrames | None
     colours_by_batch: dict[int, tuple[str | None, ...]] = field(default_factory=dict)
     """Theme colour of each video's variation, for the videos of `batch_folders`; None for those without one."""
+
+
+@dataclass(frozen=True)
+class ShownPictures:
+    """Pictures of one video, with the texts around them."""
+
+    video_id: int | None
+    pictures: "list[Picture]"
+    fps: float
+    title: str
+    """Title of the pane, which names the video."""
+    caption: Text
 
 
 class PreviewHistory:

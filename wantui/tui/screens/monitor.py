@@ -1,8 +1,7 @@
 """Monitor screen: workers and their videos; previews, trajectory curves and log of the selected one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from rich.cells import cell_len
 from rich.style import Style
@@ -21,6 +20,7 @@ from wantui.tui.columns import Column, draw_column_headers, draw_list_row
 from wantui.tui.content import set_titles
 from wantui.tui.messages import ShowBatch
 from wantui.tui.monitor.columns import RowContext, make_monitor_columns
+from wantui.tui.monitor.data import ShownPictures
 from wantui.tui.monitor.log_lines import draw_log_lines
 from wantui.tui.monitor.states import (
     MonitorRow,
@@ -41,27 +41,12 @@ from wantui.tui.widgets.picture_loop import PictureLoop
 from wantui.tui.widgets.preview_strip import PreviewStrip
 from wantui.tui.widgets.virtual_list import VirtualList
 
-if TYPE_CHECKING:
-    from wantui.tui.pictures import Picture
-
 REDRAW_SECONDS, SLOW_REDRAW_SECONDS = 1.0, 5.0
 """Seconds between redraws; with --low-bandwidth."""
 PREVIEW_FPS = 2.0
 """Frames per second of a preview, which has few frames."""
 MAX_SMALL_LOG_LINES = 4
 """Maximum lines of the log unless it is enlarged."""
-
-
-@dataclass(frozen=True)
-class ShownPictures:
-    """Pictures of one video, with the texts around them."""
-
-    video_id: int | None
-    pictures: "list[Picture]"
-    fps: float
-    title: str
-    """Title of the pane, which names the video."""
-    caption: Text
 
 
 class MonitorScreen(MonitorFiles):
@@ -239,16 +224,29 @@ class MonitorScreen(MonitorFiles):
             frames = self.previews.frames_by_step[step]
             return ShownPictures(self.previews.video_id, frames, PREVIEW_FPS, title, caption), ""
         if finished is None or (row is not None and row.video is not None):
-            return None, ""  # pictures, curves and the selected row are of one video
+            return self._keep_pictures(row, finished), ""
         if self.clip is None or self.clip[0] != finished.video_id:
             keeps_pictures = self._shown is not None and self._shown.video_id == finished.video_id
             # Reading the clip takes seconds on a busy machine.
             return (self._shown if keeps_pictures and self.expects_clip(finished) else None), ""
+        return self._make_clip_pictures(finished), self.clip[1].error
+
+    def _make_clip_pictures(self, finished: FinishedVideo | None) -> ShownPictures | None:
+        """Return the clip of the finished video; None if it is not read or cannot be read."""
+        if finished is None or self.clip is None or self.clip[0] != finished.video_id or not self.clip[1].frames:
+            return None
         clip, title = self.clip[1], f"Finished: {replace_names(finished.done_event.title)}"
-        if not clip.frames:
-            return None, clip.error
-        caption = self._make_finished_caption(finished)
-        return ShownPictures(finished.video_id, clip.frames, clip.fps, title, caption), ""
+        return ShownPictures(finished.video_id, clip.frames, clip.fps, title, self._make_finished_caption(finished))
+
+    def _keep_pictures(self, row: MonitorRow | None, finished: FinishedVideo | None) -> ShownPictures | None:
+        """Return the finished clip, or else the pictures on the screen, until the selected video has previews.
+
+        Their title names their video, and their caption tells what the worker is doing.
+        """
+        pictures = self._make_clip_pictures(finished) or self._shown
+        if pictures is None or row is None or row.video is None or not self.is_auto_preview:
+            return None
+        return replace(pictures, caption=Text(" ".join(line.plain for line in self._describe_stage(row))))
 
     def _find_shown_step(self, row: MonitorRow | None, finished: FinishedVideo | None) -> int | None:
         """Return the step whose preview is shown; None for the finished clip, or without previews."""
