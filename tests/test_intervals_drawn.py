@@ -97,3 +97,22 @@ def test_vertical_lines_are_at_the_ticks_and_below_their_labels() -> None:
         assert labels.index(text) + len(text) // 2 == column
     crossed = draw_interval((0.05, -0.2, 0.3), False, axis, Style()).plain
     assert crossed[axis.find_column(0.1)] == "─"
+
+
+@pytest.mark.parametrize("width", [13, 41])
+def test_row_without_a_percentage_has_the_ticks_of_the_other_rows(width: int) -> None:
+    layout = ForestLayout(6, ForestAxis(width, 0.5), 20)
+    missing = (math.nan, math.nan, math.nan)
+    rows = [
+        ForestRow(Text("volume"), missing, "-0.104 nats", "-0.28", "+0.0713", 0.5, Style()),
+        ForestRow(Text("length"), (0.2, 0.15, 0.25), "+20.0 %", "+15.0 %", "+25.0 %", 0.5, Style()),
+    ]
+    volume, length = (line.plain for line in draw_forest_rows(rows, layout, lambda _: Style()))
+    end = 7 + width
+    assert volume[:end].count("┊") >= 2
+    assert all(volume[column] == sign for column, sign in enumerate(length[:end]) if sign == "┊")
+    assert "-0.104 nats" in volume[end:]
+
+
+def test_p_stays_in_one_line_with_its_number() -> None:
+    assert [line.plain for line in wrap_text("distance 0.02, p 0.031", 17)] == ["distance 0.02,", "  p 0.031"]

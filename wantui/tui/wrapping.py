@@ -14,9 +14,9 @@ from wantui.formatting import NO_BREAK_SPACE, find_middle, join_units
 _NUMBER_SPACE_PATTERN = re.compile(
     r"(?<=\d) (?=(?:s|ms|min|h|fps|rad|steps?|frames?|seeds?|videos?|values?|SD|cells?|variations?|groups?|[kMGT]?B)\b)"
     r"|(?<=\bx) (?=\d)|(?<=\b(?:scale|frame|group)) (?=\d)|(?<=\bcfg) (?=scale)"
-    r"|(?<=\bguidance) (?=\d)|(?<=\bbracket) (?=\d)"
+    r"|(?<=\bp) (?=\d)|(?<=\bguidance) (?=\d)|(?<=\bbracket) (?=\d)"
 )
-"""Space between a number and its unit or name: "5 s", "x 6 seeds", "cfg scale 4"."""
+"""Space between a number and its unit or name: "5 s", "x 6 seeds", "cfg scale 4", "p 0.03"."""
 _PATH_PART_PATTERN, _NAME_PART_PATTERN = re.compile(r"[^/]*/|[^/]+"), re.compile(r"[^_]*_|[^_]+")
 
 _SECOND_CELL = "\0"

@@ -49,7 +49,7 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
         low_evidence_text = "" if canvas.height < LOW_VIEW_HEIGHT else evidence_text  # rows are worth more
         last_texts = (first_part, low_evidence_text)
         if answer.setting_name and answer.evidence and not low_evidence_text:
-            last_texts = _draw_slope(answer, width), ""  # the slope says more than the claim
+            last_texts = _draw_slope(answer, width)  # the slope says more than the claim
         texts = ((replace_names(answer.verdict), evidence_text), (first_part, evidence_text), last_texts)
         verdict, evidence = next((parts for parts in texts if len("".join(parts)) <= width), texts[-1])
         verdict_lines = draw_labelled(answer.question, verdict + evidence, canvas, Style(), style)
@@ -98,14 +98,20 @@ def _summarise_evidence(answer: "Answer") -> str:
     return f": distance {evidence.effect:.3g}, p {format_p(evidence.p)}"
 
 
-def _draw_slope(answer: "Answer", width: int) -> str:
-    """Return a slope as the whole verdict, for a pane without room for the claim; with its p if that fits."""
+def _draw_slope(answer: "Answer", width: int) -> tuple[str, str]:
+    """Return a slope as the whole verdict, for a pane without room for the claim; with its p if that fits.
+
+    The numbers of a slope that differs from 0 are the second text, which is not bold.
+    """
     evidence = _choose_slope(answer)
-    start = "" if evidence.kind == "differs" else "cannot tell: "
-    unit = replace_names(answer.setting_name)
-    text = f"{start}{replace_names(evidence.label)} {evidence.format_effect()} per {unit}"
+    label = replace_names(evidence.label)
+    text = f" {evidence.format_effect()} per {replace_names(answer.setting_name)}"
     p_text = f", p {format_p(evidence.p)}"
-    return text + p_text if len(text + p_text) <= width else text
+    if evidence.kind != "differs":
+        label = f"cannot tell: {label}"
+    if len(label + text + p_text) <= width:
+        text += p_text
+    return (label, text) if evidence.kind == "differs" else (label + text, "")
 
 
 def _choose_slope(answer: "Answer") -> "Evidence":

@@ -14,7 +14,6 @@ from wantui.formatting import format_count
 from wantui.tui.analysis.answers_view import VERDICT_COLOURS
 from wantui.tui.analysis.forest_plot import (
     EFFECT_WIDTH,
-    NO_SCALE_TEXT,
     WIDE_LEGEND,
     ForestRow,
     choose_layout,
@@ -88,7 +87,7 @@ def draw_dose_response(
     seed_count, declared = len(dose_response.trends[0].seed_values), dose_response.trends[0]
     charted = next((trend for trend in dose_response.trends if trend.metric == charted_metric), declared)
     free_height = canvas.height - lines_above - len(lines) - 1
-    has_intervals = free_height - len(dose_response.doses.values) - 2 >= MIN_VISIBLE_SLOPES
+    has_intervals = free_height - len(dose_response.doses.values) - 3 >= MIN_VISIBLE_SLOPES
     note = _describe_means(charted)
     is_titled = charted is declared and lines[-1].cell_len + len(note) + 2 <= canvas.width
     if has_intervals and is_titled:
@@ -97,7 +96,7 @@ def draw_dose_response(
     append_right(lines[-1], least_p_notes, canvas.width, 3, muted)
     if has_intervals:
         lines += [] if is_titled else [_draw_title(charted, dose_response.doses.setting_name)]
-        lines += _draw_intervals(dose_response, charted, canvas, colours_by_group)
+        lines += [*_draw_intervals(dose_response, charted, canvas, colours_by_group), Text("")]
     else:
         lines += _draw_means(dose_response, charted, canvas, colours_by_group)
     trends, first_row = sort_trends(dose_response), lines_above + len(lines) + 1
@@ -224,7 +223,7 @@ def _draw_slopes(
             f"{slope:>{len(slope_header)}}{effect:>10}"
             for slope, effect in zip((slope_header, *slopes), ("effect", *effects), strict=True)
         ]
-        effect_width = max(map(len, (effect_header, *effects))) + 1
+        effect_width = max(map(len, (effect_header, *effects))) + 2  # with the sign, two blanks from the plot
     rows = []
     for trend, effect in zip(trends, effects, strict=True):
         style = canvas.get_style("found" if trend.answer_or_family_p <= SIGNIFICANCE_LEVEL else "text-muted")
@@ -240,7 +239,7 @@ def _draw_slopes(
                 *_format_interval(trend, decimals),
                 trend.answer_or_family_p,
                 style,
-                no_plot_text=UNBOUNDED_TEXT if math.isfinite(trend.relative_slope) else NO_SCALE_TEXT,
+                no_plot_text=UNBOUNDED_TEXT if math.isfinite(trend.relative_slope) else "",
             )
         )
     labels = list(label_by_metric.values())

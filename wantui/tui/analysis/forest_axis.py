@@ -21,6 +21,8 @@ TICK_CHANGES = (0.01, 0.1, 1.0, 10.0)
 """Relative differences with a tick, on both sides of zero, beside the ends of the axis."""
 SPARE_CHANGES = (0.02, 0.05, 0.2, 0.5)
 """Relative differences with a tick on a narrow axis without room for those above."""
+END_MARGIN, MIN_WIDTH_WITH_MARGIN = 2, 25
+"""Cells beyond each end of the axis, over which the label of its tick is centred, and least width that has them."""
 MIN_PLOT_WIDTH = 9
 """Minimum width of the plot in cells; a narrower pane has none."""
 
@@ -39,8 +41,9 @@ class ForestAxis:
     def find_column(self, relative_change: float) -> int:
         """Return the column of a relative difference; differences beyond the ends are at the ends."""
         half = self.width // 2
+        reach = half - (END_MARGIN if self.width >= MIN_WIDTH_WITH_MARGIN else 0)
         position = math.asinh(relative_change / LINEAR_RANGE) / math.asinh(self.end / LINEAR_RANGE)
-        return half + round(max(-1.0, min(1.0, position)) * half)
+        return half + round(max(-1.0, min(1.0, position)) * reach)
 
     def draw_labels(self) -> str:
         """Return the line of tick labels in percent."""

@@ -50,8 +50,6 @@ WIDE_LEGEND = 120
 """Columns from which on the legend is in full words."""
 
 AXIS_NAME = "log scale"
-NO_SCALE_TEXT, SHORT_NO_SCALE_TEXT = "no percentage: see the interval", "no percentage"
-"""Texts instead of the plot if a metric's differences are in its own unit."""
 
 Item = TypeVar("Item")
 StyleGetter = Callable[[str], Style]
@@ -98,8 +96,8 @@ class ForestRow:
     style: Style
     reference_changes: Mapping[str, float] = field(default_factory=dict)
     """Relative changes that are drawn beside the interval, by symbol."""
-    no_plot_text: str = NO_SCALE_TEXT
-    """Text instead of the plot if the change or its interval is not finite."""
+    no_plot_text: str = ""
+    """Text instead of the plot if the change or its interval is not finite; if empty, the plot has its ticks only."""
 
 
 def choose_layout(
@@ -260,10 +258,12 @@ def _draw_row(row: ForestRow, p: Text, layout: ForestLayout) -> Text:
     else:
         # The effect in another unit may need more cells than its column; the text beside it takes what remains.
         width = layout.axis.width + 1 + layout.effect_width
-        texts = (row.no_plot_text, SHORT_NO_SCALE_TEXT) if layout.interval_width else (" ".join(interval.split()),)
+        text = row.no_plot_text if layout.interval_width else " ".join(interval.split())
         plot_width = min(layout.axis.width, width - len(row.effect_text) - 2)
-        text = next((text for text in texts if len(text) <= plot_width), "")
-        plot = Text(text.center(plot_width), Style(dim=True))
+        if text and len(text) <= plot_width:
+            plot = Text(text.center(plot_width), Style(dim=True))
+        else:
+            plot = draw_interval((math.nan, math.nan, math.nan), False, layout.axis, row.style)[:plot_width]
         effect = Text(row.effect_text.rjust(width - 1 - plot_width), row.style)
     return _join_columns(label, plot, effect, Text(interval, row.style), p, layout)
 
