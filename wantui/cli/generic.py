@@ -103,6 +103,7 @@ def show_command(
         all_ids = [video.id for videos in videos_by_prompt.values() for video in videos]
         given_labels = read_concept_labels(labels_path, all_ids)
     records = []
+    notes: dict[str, None] = {}  # each once, although most apply to all prompts
     for prompt, videos in videos_by_prompt.items():
         labelled = label_generic_videos(prompt, videos, references, judge, attribute, given_labels)
         left_out += labelled.left_out
@@ -110,7 +111,9 @@ def show_command(
         records.append(_build_record(shares, labelled.method))
         if not as_json:
             _print_shares(shares)
-            echo(f"concepts identified by {labelled.description}", err=True)
+            notes |= dict.fromkeys([*_warn_about_guidance(shares), f"concepts identified by {labelled.description}"])
+    for note in notes:
+        echo(note, err=True)
     print_left_out(left_out)
     if as_json:
         print_json(records)
@@ -131,8 +134,6 @@ def _measure_shares(
 
 
 def _print_shares(shares: "GenericShares") -> None:
-    from wantui.planning.guidance_plan import format_guidance_scales
-
     total = shares.shares[0].proportion.total
     print_wrapped_line(f"{shares.prompt}: {format_count(total, 'seed')}")
     rows = []
@@ -151,12 +152,17 @@ def _print_shares(shares: "GenericShares") -> None:
     print_columns(("shows", "videos", "share", "95 %", "p (against equal shares)"), *rows)
     if (test_count := sum(not math.isnan(each.p_equal) for each in shares.shares)) > 1:
         print_wrapped_line(f"note: p is corrected for {test_count} concepts (Holm)", indent=2)
+
+
+def _warn_about_guidance(shares: "GenericShares") -> list[str]:
+    from wantui.planning.guidance_plan import format_guidance_scales
+
     if scales_text := format_guidance_scales(shares.guidance_scales):
-        echo(
-            f"warning: guidance (scale {scales_text}) changes these shares. To "
-            f"measure the model's own distribution, generate with cfg_scale 1",
-            err=True,
-        )
+        return [
+            f"warning: guidance (scale {scales_text}) changes these shares. To measure the model's own distribution, "
+            "generate with cfg_scale 1"
+        ]
+    return []
 
 
 def _build_record(shares: "GenericShares", method: str) -> dict[str, Any]:

@@ -88,7 +88,13 @@ def run_command(
     values = ",".join(format_sweep_value({moment: generic_template}) for moment in moments)
     options["sweep"] = (f"{SCHEDULE_SETTING}={values}", *options["sweep"])
     options["baseline"] = True
-    run_or_preview(is_preview, detaches, config, template_text, as_json, options)
+    try:
+        run_or_preview(is_preview, detaches, config, template_text, as_json, options)
+    except SystemExit as end:
+        if not end.code:
+            finished_text = " when the videos are finished" if detaches else ""
+            echo(f"measure which videos keep their concept{finished_text}: wantui commitment show BATCH", err=True)
+        raise
 
 
 def _merge_equal_moments(moments: Sequence[str], recipes: "Sequence[Recipe]") -> list[str]:
