@@ -23,9 +23,11 @@ from wantui.analysis.null_models import build_gaussian_null, compute_random_walk
 from wantui.analysis.strided_states import compute_metric_at_stride
 from wantui.analysis.strides import (
     BEND_METRICS,
+    StrideCheck,
     apply_stride_to_videos,
     check_metric_strides,
     check_strides,
+    describe_stride_checks,
     find_unsettled_metrics,
     measure_bends_at_settled_strides,
     measure_strides,
@@ -297,3 +299,20 @@ def test_commitment_that_has_settled_is_near_its_limit(scale: float, distance: f
     assert all(results[step_count][1] for step_count in (48, 96))
     for value, is_settled in results.values():
         assert not is_settled or max(value / limit, limit / value) <= 1.25
+
+
+def test_unsettled_metrics_of_a_comparison_share_one_sentence() -> None:
+    checks = [
+        StrideCheck("turning", (1, 2, 4), (5.0, 2.0, 1.0), None),
+        StrideCheck("curvature", (1, 2, 4), (4.0, 2.0, 1.0), None),
+        StrideCheck("commitment", (1, 2, 4), (0.9, 0.7, 0.5), None),
+    ]
+    assert describe_stride_checks(checks) == [
+        "turning, curvature: each mostly reflects the sampler's steps or rounding, not the path; commitment: the steps "
+        "are too long to resolve it"
+    ]
+    assert describe_stride_checks(checks[:1]) == [
+        "turning 5 at stride 1, 2 at stride 2, 1 at stride 4: it mostly reflects the sampler's steps or rounding, not "
+        "the path"
+    ]
+    assert describe_stride_checks([]) == []

@@ -24,7 +24,7 @@ from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import MatchedGroups
 from wantui.analysis.matching import match_groups_and_final_states
 from wantui.analysis.metrics import METRICS
-from wantui.analysis.strides import find_unsettled_metrics, list_unsettled_stride_checks
+from wantui.analysis.strides import describe_stride_checks, find_unsettled_metrics, list_unsettled_stride_checks
 from wantui.analysis.video import Video
 
 
@@ -105,7 +105,7 @@ def measure_groups(
         warnings.append(f"not compared, because some videos have no value: {', '.join(incomplete_shown)}")
     shown_names = [name for name in all_names if name in shown_names]
     matched_videos = [video for group in groups for video in group.videos]
-    warnings += [check.description for check in list_unsettled_stride_checks(matched_videos, shown_names)]
+    warnings += describe_stride_checks(list_unsettled_stride_checks(matched_videos, shown_names))
     pairs = _list_pairs(matched_groups)
     return MeasuredGroups(
         grouping=grouping,

@@ -92,23 +92,47 @@ class StrideCheck:
 
     @property
     def description(self) -> str:
+        """Return the mean at each stride, and what it reflects."""
         means_by_stride = zip(self.means, self.strides, strict=True)
         means_text = ", ".join(
             f"{value:.3g} at stride {stride}" for value, stride in means_by_stride if np.isfinite(value)
         )
+        return f"{self.metric} {means_text}: {self.describe_result()}"
+
+    def describe_result(self, subject: str = "it") -> str:
+        """Return whether the metric reflects the path.
+
+        Args:
+            subject: what stands for the metric in the sentence.
+        """
         if not self.is_checked:
-            return f"{self.metric} {means_text}: too few steps to tell whether it reflects the path or the steps"
+            return f"too few steps to tell whether {subject} reflects the path or the steps"
         if self.is_settled:
-            return f"{self.metric} {means_text}: it reflects the path"
+            return f"{subject} reflects the path"
         if self.metric == "commitment":
-            return f"{self.metric} {means_text}: the steps are too long to resolve it"
+            return f"the steps are too long to resolve {subject}"
+        cause = f"{subject} mostly reflects the sampler's steps or rounding"
         if self.is_shown_value_settled:
             return (
-                f"{self.metric} {means_text}: at stride {self.strides[0]} it mostly reflects the sampler's steps or "
-                f"rounding; measured at stride {self.shown_stride}, the smallest at which it reflects the path"
+                f"at stride {self.strides[0]} {cause}; measured at stride {self.shown_stride}, the smallest at which "
+                f"{subject} reflects the path"
             )
         advice = f"; --stride {self.settled_stride} reflects the path better" if self.settled_stride is not None else ""
-        return f"{self.metric} {means_text}: it mostly reflects the sampler's steps or rounding, not the path{advice}"
+        return f"{cause}, not the path{advice}"
+
+
+def describe_stride_checks(checks: Sequence[StrideCheck]) -> list[str]:
+    """Return the description of one check, or one sentence that names the metrics of several checks by their result."""
+    if len(checks) < 2:
+        return [check.description for check in checks]
+    checks_by_result: dict[str, list[StrideCheck]] = {}
+    for check in checks:
+        checks_by_result.setdefault(check.describe_result(), []).append(check)
+    parts = [
+        f"{', '.join(check.metric for check in items)}: {items[0].describe_result('each' if len(items) > 1 else 'it')}"
+        for items in checks_by_result.values()
+    ]
+    return ["; ".join(parts)]
 
 
 def measure_strides(trajectories: Sequence[Trajectory], metric: str, stride: int = 1) -> StrideCheck:
