@@ -8,6 +8,12 @@ from typing import Any
 import pytest
 from conftest import MakeOnce, Wantui, generate_batch
 
+from wantui.batches.enqueue import enqueue_batch
+from wantui.queue.queue import Queue
+from wantui.queue.state_dir import find_state_directory
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
+
 DOCUMENT = Path(__file__).parents[1] / "docs/json.md"
 KEYED_BY_NAME = frozenset(
     {
@@ -98,7 +104,9 @@ def switched_batch(make_once: MakeOnce) -> Path:
 def test_documented_json_has_the_fields_of_the_output(
     wantui: Wantui, batch: Path, generic_batch: Path, switched_batch: Path
 ) -> None:
-    wantui("run", "--resume", batch, "--json", "--detach")
+    folder = BatchFolder(batch.resolve())
+    with Queue(find_state_directory().directory) as queue:
+        enqueue_batch(queue, folder, read_manifest(folder), "cpu", missing_videos=(), is_new=True)
     arguments = {
         "queue ls --json": ("queue", "ls", "--all", "--json"),
         "queue show BATCH --json": ("queue", "show", 1, "--json"),
