@@ -297,6 +297,7 @@ def test_filtered_matrix_hides_rows_and_columns_without_videos(manifest: Manifes
         (None, (46, 11), (3, 8), 1.0, (8, 4)),
         (None, (40, 10), (6, 2), 1.0, (6, 3)),
         (None, (50, 10), (6, 2), 1.0, (6, 3)),
+        (None, (56, 10), (6, 6), 1.0, (5, 2)),
         (None, (80, 19), (10, 100), 1.0, (10, 5)),
         ("large", (80, 21), (10, 100), 480 / 832, (14, 4)),
         (None, (80, 34), (2, 2), 1.0, (31, 16)),
@@ -526,6 +527,30 @@ def test_first_click_on_a_cell_moves_the_cursor_and_second_chooses_it(cell_size:
         assert chosen == [(0, 1)]
         await it.pilot.click(offset=(offset[0], matrix.content_region.y))
         assert chosen == [(0, 1)], "a click on the header does nothing"
+
+    library(test, wait=False)
+
+
+def test_low_pane_shows_whole_rows_and_counts_the_others() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        matrix = screen.matrix
+        matrix.cell_size = "small"
+        matrix.show_grid(make_grid(40, 3), is_same_batch=False)
+        screen.set_focus(matrix)
+        await it.pilot.pause()
+        height = matrix.scrollable_content_region.height
+        count, rest = divmod(height - HEADER_HEIGHT, matrix.geometry.row_height)
+        assert rest, "the pane has lines below the last whole row"
+
+        def list_lines() -> list[str]:
+            return [matrix.render_line(y).text.strip() for y in range(height)]
+
+        first_line = HEADER_HEIGHT + count * matrix.geometry.row_height
+        assert list_lines()[first_line:] == [f"{40 - count} more rows ↓", *[""] * (rest - 1)]
+        await it.press("G")
+        await it.pilot.pause()
+        assert "row 39" in "\n".join(list_lines())
+        assert list_lines()[first_line:] == [""] * rest
 
     library(test, wait=False)
 

@@ -29,7 +29,13 @@ from wantui.tui.widgets.matrix_geometry import (
     extend_to_whole_cells,
     find_scroll_offset,
 )
-from wantui.tui.widgets.matrix_labels import append_hidden_count, draw_column_label, draw_corner, draw_row_label
+from wantui.tui.widgets.matrix_labels import (
+    append_hidden_count,
+    draw_column_label,
+    draw_corner,
+    draw_hidden_rows,
+    draw_row_label,
+)
 from wantui.tui.widgets.matrix_pictures import MatrixPictures
 from wantui.tui.wrapping import wrap_cells
 
@@ -349,6 +355,11 @@ class Matrix(ScrollView, can_focus=True):
             strip = self._draw_header(width)
         else:
             row, line = divmod(y - HEADER_HEIGHT + self.scroll_offset.y, self.geometry.row_height)
+            first_row, scrolled_height = divmod(self.scroll_offset.y, self.geometry.row_height)
+            next_row = first_row + self._count_visible_cells()[0]
+            if not scrolled_height and row >= next_row:  # only whole rows
+                hidden_rows = draw_hidden_rows(self.row_count - next_row if not line else 0)
+                return Strip([hidden_rows]).apply_style(base_style).adjust_cell_length(width, base_style)
             if row >= self.row_count:
                 return Strip.blank(width, base_style)
             colours = self.grid.row_colours

@@ -11,9 +11,11 @@ CELL_SIZES = ("small", "large", "signs")
 """Sizes of the cells, in the order in which the key cycles through them."""
 SMALL_BOX, LARGE_BOX = (6, 3), (14, 6)
 """Width and height in characters of small and large pictures."""
+SMALLEST_WIDTH = 5
+"""Minimum width in characters of pictures that are smaller than small ones, so that `MIN_VISIBLE_CELLS` fit."""
 MIN_BOX, MAX_BOX = SMALL_BOX, (44, 16)
 """Limits of large pictures that are made smaller or larger so that all cells fit into the pane."""
-MAX_GAP_SHARE = 0.5
+MAX_GAP_SHARE = 1.0
 """Maximum width of the blank columns between two pictures, as a share of a picture's width."""
 MIN_VISIBLE_CELLS = (6, 2)
 """Columns and rows of pictures that a small pane shows, if the batch has as many."""
@@ -83,7 +85,7 @@ class MatrixPane:
 
         Args:
             cell_size: one of `CELL_SIZES`; None uses large cells if two rows and columns of them fit, otherwise the
-                largest pictures of which `MIN_VISIBLE_CELLS` fit, but at least small pictures.
+                largest pictures of which `MIN_VISIBLE_CELLS` fit, or small pictures if those would be tiny.
         """
         if cell_size == "signs":
             max_label_width = max(MIN_LABEL_WIDTH, min(MAX_LABEL_WIDTH_OF_SIGNS, self.width // 2))
@@ -107,8 +109,9 @@ class MatrixPane:
         if cell_size is None:
             fits_rows = self.height >= min(2, rows) * (LARGE_BOX[1] + 1)
             if not (fits_rows and free_width >= min(2, columns) * (LARGE_BOX[0] + 2)):
+                width = free_width // min(MIN_VISIBLE_CELLS[0], columns) - 2
                 return (
-                    max(SMALL_BOX[0], free_width // min(MIN_VISIBLE_CELLS[0], columns) - 2),
+                    width if width >= SMALLEST_WIDTH else SMALL_BOX[0],
                     max(SMALL_BOX[1], self.height // min(MIN_VISIBLE_CELLS[1], rows) - 1),
                 )
         if cell_size == "small":

@@ -5,7 +5,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from wantui.formatting import escape_unprintable, shorten_middle
+from wantui.formatting import escape_unprintable, format_count, shorten_middle
 from wantui.tui.widgets.matrix_geometry import CellGeometry
 from wantui.tui.wrapping import wrap_cells
 
@@ -51,6 +51,11 @@ def append_hidden_count(labels: Strip, hidden_count: int) -> Strip:
     if labels.crop(width - len(text)).text.strip():
         text = "›"
     return Strip([*labels.crop(0, width - len(text)), Segment(text, Style(bold=True))])
+
+
+def draw_hidden_rows(hidden_count: int) -> Segment:
+    """Draw the number of rows below the visible ones; a blank if there are none."""
+    return Segment(f"{format_count(hidden_count, 'more row')} ↓" if hidden_count > 0 else "", Style(dim=True))
 
 
 def draw_row_label(label: str, line: int, geometry: CellGeometry, is_current: bool, style: Style) -> Segment:
