@@ -3,18 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
-from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.geometry import Region, Size
 from textual.message import Message
-from textual.reactive import reactive
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.timer import Timer
 
@@ -22,6 +18,7 @@ from wantui.tui.library.thumbnails import ThumbnailRequest
 from wantui.tui.library.video_matrix import MatrixCell, VideoMatrix
 from wantui.tui.widgets.diff_text import make_colour_style, parse_theme_colour
 from wantui.tui.widgets.matrix_cells import choose_edge, choose_sides, draw_caption, draw_placeholder, draw_symbol_cell
+from wantui.tui.widgets.matrix_cursor import MatrixCursor
 from wantui.tui.widgets.matrix_geometry import (
     CELL_SIZES,
     CellGeometry,
@@ -47,51 +44,20 @@ MAX_MEASURED_LABELS = 500
 """Number of labels whose length determines the width of all."""
 RETRY_SECONDS = 5.0
 """Seconds until pictures that could not be read are requested again."""
-MAX_ROW_MOVE = 1_000_000
-"""Number of rows that home and end move by, more than any matrix has; the cursor stops at the first or last row."""
 
 
-class Matrix(ScrollView, can_focus=True):
+class Matrix(MatrixCursor, can_focus=True):
     """Matrix of videos; `show_grid` sets them. Only visible cells are drawn, and their pictures are read first.
 
     Args:
         cell_size: one of `CELL_SIZES`; None chooses by the size of the pane.
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("left,h", "move_column(-1)", "Left", show=False),
-        Binding("right,l", "move_column(1)", "Right", show=False),
-        Binding("pageup", "page(-1)", "Page up", show=False),
-        Binding("pagedown", "page(1)", "Page down", show=False),
-        Binding("home,g", f"move(-{MAX_ROW_MOVE})", "First row", show=False),
-        Binding("end,G", f"move({MAX_ROW_MOVE})", "Last row", show=False),
-        Binding("enter", "choose", "Open", show=False),
-    ]
     DEFAULT_CSS = """
     Matrix {
         height: 1fr; overflow: auto auto; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0;
     }
     """
-
-    cursor: reactive[int] = reactive(0, repaint=False)
-    """Row under the cursor."""
-    column: reactive[int] = reactive(0, repaint=False)
-
-    @dataclass
-    class Moved(Message):
-        """The cursor moved to another cell."""
-
-        row: int
-        column: int
-
-    @dataclass
-    class Chosen(Message):
-        """The cell under the cursor was chosen by enter or a click."""
-
-        row: int
-        column: int
 
     @dataclass
     class PictureRead(Message):
@@ -104,7 +70,6 @@ class Matrix(ScrollView, can_focus=True):
         super().__init__(**options)
         self.set_reactive(Matrix.auto_links, False)  # else, the mouse over a picture repaints everything
         self.cell_size = cell_size
-        self.grid = VideoMatrix(Path())
         self.empty_text = ""
         self.marked_cells: frozenset[tuple[int, int]] = frozenset()
         """Cells chosen for a comparison."""
@@ -118,14 +83,6 @@ class Matrix(ScrollView, can_focus=True):
         self._pictures.reader.stop()
 
     # Content
-
-    @property
-    def row_count(self) -> int:
-        return len(self.grid.row_labels)
-
-    @property
-    def column_count(self) -> int:
-        return len(self.grid.column_labels)
 
     def show_grid(self, grid: VideoMatrix, is_same_batch: bool) -> None:
         """Show a grid; if it belongs to the same batch, the cursor keeps its position."""
@@ -195,7 +152,7 @@ class Matrix(ScrollView, can_focus=True):
             self._pictures.clear()
         self.geometry = geometry
         width, free_height = self._pane_size
-        rows, columns = self._count_visible_cells()
+        rows, columns = self.count_visible_cells()
         free_width = width - geometry.label_width
         # Slack at the end, so that the last row and column can be scrolled to whole cells.
         self.virtual_size = Size(
@@ -205,7 +162,7 @@ class Matrix(ScrollView, can_focus=True):
         self.refresh()
         self._request_pictures(reads_again)
 
-    def _count_visible_cells(self) -> tuple[int, int]:
+    def count_visible_cells(self) -> tuple[int, int]:
         """Return the number of rows and columns that are completely visible."""
         return self.geometry.count_whole_cells(*self._pane_size)
 
@@ -221,7 +178,7 @@ class Matrix(ScrollView, can_focus=True):
         if not geometry.picture_height or not self.is_attached:
             self._pictures.reader.request([])
             return
-        visible_rows, visible_columns = self._count_visible_cells()
+        visible_rows, visible_columns = self.count_visible_cells()
         first_row = self.scroll_offset.y // geometry.row_height
         first_column = self.scroll_offset.x // geometry.column_width
         places = product(
@@ -251,12 +208,6 @@ class Matrix(ScrollView, can_focus=True):
 
     # Cursor and scrolling
 
-    def validate_cursor(self, cursor: int) -> int:
-        return max(0, min(cursor, self.row_count - 1))
-
-    def validate_column(self, column: int) -> int:
-        return max(0, min(column, self.column_count - 1))
-
     def watch_cursor(self, previous: int, current: int) -> None:
         self._follow_cursor((previous, self.column))
 
@@ -274,7 +225,7 @@ class Matrix(ScrollView, can_focus=True):
 
     def _scroll_to_cursor(self) -> None:
         """Scroll by whole cells until the cell under the cursor is completely visible."""
-        geometry, (visible_rows, visible_columns) = self.geometry, self._count_visible_cells()
+        geometry, (visible_rows, visible_columns) = self.geometry, self.count_visible_cells()
         y = find_scroll_offset(self.cursor, visible_rows, geometry.row_height, self.scroll_offset.y)
         x = find_scroll_offset(self.column, visible_columns, geometry.column_width, self.scroll_offset.x)
         if (x, y) != self.scroll_offset:
@@ -287,19 +238,6 @@ class Matrix(ScrollView, can_focus=True):
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
         self._request_pictures()
-
-    def action_move(self, rows: int) -> None:
-        self.cursor += rows
-
-    def action_move_column(self, columns: int) -> None:
-        self.column += columns
-
-    def action_page(self, pages: int) -> None:
-        self.cursor += pages * self._count_visible_cells()[0]
-
-    def action_choose(self) -> None:
-        if self.row_count:
-            self.post_message(self.Chosen(self.cursor, self.column))
 
     def on_click(self, event: Click) -> None:
         """Move the cursor to the clicked cell; choose the cell if the cursor is already there."""
@@ -356,7 +294,7 @@ class Matrix(ScrollView, can_focus=True):
         else:
             row, line = divmod(y - HEADER_HEIGHT + self.scroll_offset.y, self.geometry.row_height)
             first_row, scrolled_height = divmod(self.scroll_offset.y, self.geometry.row_height)
-            next_row = first_row + self._count_visible_cells()[0]
+            next_row = first_row + self.count_visible_cells()[0]
             if not scrolled_height and row >= next_row:  # only whole rows
                 hidden_rows = draw_hidden_rows(self.row_count - next_row if not line else 0)
                 return Strip([hidden_rows]).apply_style(base_style).adjust_cell_length(width, base_style)
@@ -374,7 +312,7 @@ class Matrix(ScrollView, can_focus=True):
         cells_width = max(0, self.scrollable_content_region.width - geometry.label_width)
         first, skipped_width = divmod(self.scroll_offset.x, geometry.column_width)
         # Only whole cells, unless they are scrolled by a part of one: the header's arrow shows that there are more.
-        count = self._count_visible_cells()[1] + 2 * bool(skipped_width)
+        count = self.count_visible_cells()[1] + 2 * bool(skipped_width)
         columns = range(first, min(self.column_count, first + count))
         segments = [segment for column in columns for segment in draw_cell(column)]
         return Strip([label, *Strip(segments).crop(skipped_width, skipped_width + cells_width)])
@@ -384,8 +322,8 @@ class Matrix(ScrollView, can_focus=True):
         corner = draw_corner(self.grid.column_heading, self.geometry, has_hidden_columns=self.scroll_offset.x > 0)
         strip = self._join_line(corner, self._draw_column_label)
         has_more = self.scroll_offset.x < self.virtual_size.width - self.scrollable_content_region.width
-        if has_more and self.column_count > self._count_visible_cells()[1]:
-            last = -(-self.scroll_offset.x // self.geometry.column_width) + self._count_visible_cells()[1]
+        if has_more and self.column_count > self.count_visible_cells()[1]:
+            last = -(-self.scroll_offset.x // self.geometry.column_width) + self.count_visible_cells()[1]
             return append_hidden_count(strip.adjust_cell_length(width), self.column_count - last)
         return strip
 
