@@ -198,6 +198,11 @@ def test_player_shows_the_difference_of_the_shown_frames_and_hides_it_again() ->
         assert np.array_equal(picture.view.picture, difference.draw_picture(8, (width, height)))
         await it.press("d")
         await it.until(lambda: not picture.display)
+        curve.difference = replace(difference, means=tuple(16.2 - 0.1 * frame for frame in range(9)))
+        curve.show_frame(0)
+        lowest_tick = re.search(r"\n *([\d.]+) ┤[^┤]*└", curve.get_shown_text())
+        assert lowest_tick is not None
+        assert f"axis from {lowest_tick[1]})" in curve.get_shown_text()
 
     on_clips(test)
 

@@ -343,3 +343,21 @@ def test_texts_get_the_colours_of_a_new_theme_without_being_drawn_again() -> Non
             assert recoloured == [list(strip) for strip in footer.shown_strips]
 
     run(test)
+
+
+def test_help_and_palette_say_at_which_entry_of_how_many_the_cursor_is() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            for key in ("f1", "ctrl+p"):
+                await it.press(key)
+                await it.until(lambda: isinstance(it.app.screen, Help | Palette))
+                screen = it.app.screen
+                assert isinstance(screen, Help | Palette)
+                dialog, count = screen.query_one(".entry-search"), len(screen.find_shown_entries(""))
+                assert dialog.border_subtitle == f"1 of {count}"
+                await it.press("down")
+                assert dialog.border_subtitle == f"2 of {count}"
+                await it.press("escape")
+                await it.until(lambda: it.app.screen.name == "compose")
+
+    run(test)

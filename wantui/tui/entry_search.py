@@ -187,6 +187,9 @@ class EntrySearchMixin(BackdropMixin):
         """Show below the list what the line under the cursor leaves out; the height fits every entry."""
         entry, width = self.get_selected(), self.entry_list.row_width
         self.refresh_bindings()
+        entries = [row for row in self.shown_rows if isinstance(row, SearchEntry)]
+        place_text = "" if entry is None else f"{entries.index(entry) + 1} of {len(entries)}"
+        self.query_one(".entry-search").border_subtitle = place_text
         if width <= 1:  # not laid out yet
             return
         if self._details_width != width:

@@ -221,7 +221,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         return json.dumps(document, indent=2, ensure_ascii=False)
 
     def draw_fields(self, fields: Sequence[RecipeField], default_by_name: Mapping[str, str], width: int) -> Table:
-        """Return a table of fields by group, with the defaults of changed fields.
+        """Return a table of fields by group, in each group the changed fields first, with their defaults.
 
         Args:
             default_by_name: default of each changed field, as `find_changed_fields` returns it.
@@ -230,10 +230,12 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         name_width = min(MAX_NAME_WIDTH, max((len(format_label(field.name)) for field in fields), default=0))
         table.add_column("field", style="dim", width=name_width)
         table.add_column("value", overflow="fold", ratio=1)
+        changed_style = make_colour_style(self.app, "found") + Style(bold=True)
         for label, group_fields in group_fields_by_label(fields).items():
+            group_fields.sort(key=lambda field: field.full_name not in default_by_name)
             for number, field in enumerate(group_fields):
                 is_changed = field.full_name in default_by_name
-                value_style = "bold" if is_changed else "dim" if field.name not in UNMARKED_FIELDS else ""
+                value_style = changed_style if is_changed else "dim" if field.name not in UNMARKED_FIELDS else ""
                 text = Text.assemble((escape_unprintable(shorten_revision(field)), value_style))
                 if field.unit:
                     text.append(f" {field.unit}", "dim")
@@ -263,7 +265,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
     def _make_table(self, width: int) -> Table:
         """Return a table with a column of groups."""
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, CELL_GAP, 0, 0), width=width)
-        table.add_column("group", style=make_colour_style(self.app, "accent") + Style(bold=True), no_wrap=True)
+        table.add_column("group", style=make_colour_style(self.app, "text-muted") + Style(bold=True), no_wrap=True)
         return table
 
     def draw_steps(self, recipe: Recipe, width: int) -> list[RenderableType]:

@@ -138,7 +138,8 @@ class DifferenceCurve(WorkerErrorsMixin, SeekBar):
         title, *figures = self._list_figures(difference, index)
         lines = join_texts([title, *figures], width, FIGURE_GAP)
         if choose_curve_range(difference.means)[0] > 0:
-            notes = [f"mean difference (0 to {MAX_LEVEL}; axis not from 0)", "mean difference (not from 0)"]
+            axis_text = f"axis from {self._make_chart(difference, width, height - len(lines)).y_labels[0]}"
+            notes = [f"mean difference (0 to {MAX_LEVEL}; {axis_text})", f"mean levels ({axis_text})"]
             titles = [Text(note, title.style) for note in notes]
             rows = [join_texts([each, *figures], width, FIGURE_GAP) for each in titles]
             lines = next((row for row in rows if len(row) <= len(lines)), rows[-1])
@@ -162,11 +163,15 @@ class DifferenceCurve(WorkerErrorsMixin, SeekBar):
             Text("equal frames") if math.isinf(difference.psnr) else Text(f"PSNR {difference.psnr:.1f} dB"),
         ]
 
+    def _make_chart(self, difference: ClipDifference, width: int, height: int) -> Chart:
+        means = difference.means
+        value_range = choose_curve_range(means) if any(means) else (0, 1)
+        return Chart(width, height, (1, max(2, len(means))), value_range, FRAME_AXIS)
+
     def _draw_curve(self, difference: ClipDifference, index: int, width: int, height: int) -> list[Text]:
         means = difference.means
         frame_numbers = list(range(1, len(means) + 1))
-        value_range = choose_curve_range(means) if any(means) else (0, 1)
-        chart = Chart(width, height, (1, max(2, len(means))), value_range, FRAME_AXIS)
+        chart = self._make_chart(difference, width, height)
         self.bar_start, self.bar_width = chart.label_width + 2, chart.plot_width
         chart.add_line(frame_numbers, means, self.make_colour_style("text-muted"))
         chart.mark_point(index + 1, means[index], self.make_colour_style("accent"))

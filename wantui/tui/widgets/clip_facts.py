@@ -12,7 +12,7 @@ from textual import on, work
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from wantui.formatting import escape_unprintable, format_bytes, format_count
+from wantui.formatting import NO_BREAK_SPACE, escape_unprintable, format_bytes, format_count
 from wantui.storage.marks import VideoMark
 from wantui.tui.facts import GENERATION_FACT, Fact, draw_facts
 from wantui.tui.film_strip import draw_film_strip, find_sheet_number, label_sheet_frames
@@ -180,9 +180,10 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         lines += [*gap, *wrap_text(escape_unprintable(recipe.prompt), width, indent="")]
         if mark is not None:
             lines += [*gap, *self._draw_marks(mark, width)]
+        length_text = f"{format_count(recipe.frames, 'frame')} at {recipe.fps} fps".replace(" ", NO_BREAK_SPACE)
         facts = [
             Fact("model", recipe.model),
-            Fact("size", f"{recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps"),
+            Fact("size", f"{recipe.width}x{recipe.height}, {length_text}"),
             Fact("sampling", f"{format_count(recipe.steps, 'step')} of {recipe.sampler}"),
             Fact("cfg scale", describe_guidance(recipe)),
             Fact("seed", "" if f"seed {recipe.seed}" in clip.title else str(recipe.seed)),
