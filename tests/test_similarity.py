@@ -151,7 +151,8 @@ def test_similarity_is_stored_printed_and_shown(manifest: Manifest, wantui: Want
     assert {video_id for video_id, text in shown_text.items() if text} == stored.by_video.keys()
     for cell in grid.cells.values():
         if (video := stored.by_video.get(cell.entry.id)) is not None:
-            assert cell.similarity.startswith(f"PSNR {video.psnr:.1f} dB to {('red', 'blue')[cell.entry.variation]}")
+            word = ("red", "blue")[cell.entry.variation]
+            assert cell.similarity.startswith(f"PSNR {video.psnr:.1f} dB to {word}")
     page = write_gallery(read_batch_grid(BATCH), BATCH / "gallery.html").read_text()
     assert '"similarity_baseline": "cfg_scale=1"' in page
     table = wantui("similarity", BATCH, "--baseline", "cfg_scale=1", *CLIP_METRICS, "--csv", "-").out
