@@ -125,6 +125,10 @@ def _draw_figures(
         index_text = f"{key.axis} {key.step_index} (0 to {count - 1})"
     first, last = (film.steps[0], film.steps[-1]) if key.axis == "step" else (0, count - 1)
     axis_key = "A axis" if len(film.list_axes()) > 1 else ""
+    axis_text = f"attention by {key.axis} ({first} to {last})"
+    bars_text = f": {100 * min(masses):.2g} to {100 * max(masses):.2g} %"
+    if len(axis_text + bars_text) + bool(axis_key) + len(axis_key) <= width:
+        axis_text += bars_text
     lines = [
         _join_at_both_ends(
             Text(chosen_word.text, accent + Style(bold=True)), f"word {key.word_index + 1} of {len(film.words)}", width
@@ -134,7 +138,7 @@ def _draw_figures(
         Text(""),
         _join_at_both_ends(Text(index_text, plain), "← →", width, key_style),
         *_draw_steps(masses, key.step_index, width, accent),
-        _join_at_both_ends(Text(f"attention by {key.axis} ({first} to {last})", dim), axis_key, width, key_style),
+        _join_at_both_ends(Text(axis_text, dim), axis_key, width, key_style),
         Text(""),
     ]
     if frame_count:
@@ -190,13 +194,13 @@ def _describe_map(mass: float, entropy: float | None, width: int, style: Style, 
 def _draw_steps(mass_by_step: Sequence[float], chosen_index: int, width: int, style: Style) -> list[Text]:
     """Return the slider of the steps, and a bar for the attention of each step below; the chosen bar stands out.
 
-    The knob is above the centre of the chosen bar; the mean of all steps has no knob.
+    The knob is above the centre of the chosen bar; the mean of all steps has a knob at each end.
     """
     count, muted = len(mass_by_step), Style(dim=True)
     steps = [column * count // width for column in range(width)]
     bars = draw_sparkline([mass_by_step[step] for step in steps], width)
     if chosen_index == MEAN_STEP:
-        return [Text("─" * width, style), Text(bars, style)]
+        return [Text(f"●{'─' * (width - 2)}●", style), Text(bars, style)]
     line = Text(bars, muted)
     if chosen_index in steps:
         first = steps.index(chosen_index)
