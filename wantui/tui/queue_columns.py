@@ -228,9 +228,6 @@ def make_video_columns(
             return Text(row[1].error, video_list.make_colour_style("error"))
         return Text(find_prompt(row[1]), Style(dim=True))
 
-    def draw_duration_or_progress(row: tuple[int, VideoRow]) -> Text | str:
-        return _draw_video_progress(video_list, row[1], DURATION_WIDTH) or _format_duration(row[1])
-
     def format_end(row: tuple[int, VideoRow]) -> str:
         return "" if row[1].finished is None else format_time_of_day(row[1].finished)
 
@@ -243,17 +240,7 @@ def make_video_columns(
         Column("#", widths.number, lambda row: str(row[1].number + 1), "right"),
         Column("state", widths.state, draw_video_state),
         *(_make_progress_columns(video_list, find_seconds_left, widths) if widths.has_unfinished else ()),
-        Column(
-            "took",
-            DURATION_WIDTH,
-            draw_duration_or_progress,
-            "right",
-            min_list_width=duration_width,
-            max_list_width=MIN_WIDTH_WITH_BARS - 1,
-        ),
-        Column(
-            "took", DURATION_WIDTH, lambda row: _format_duration(row[1]), "right", min_list_width=MIN_WIDTH_WITH_BARS
-        ),
+        Column("took", DURATION_WIDTH, lambda row: _format_duration(row[1]), "right", min_list_width=duration_width),
         Column("ended", 5, format_end, "right", min_list_width=MIN_WIDTH_WITH_END),
         Column("video", None, draw_title, max_list_width=MIN_WIDTH_WITH_BARS - 1, keeps_end=True),
         Column(
