@@ -5,12 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.style import Style
 from rich.text import Text
 
 from wantui.queue.records import BatchRow
 from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
-from wantui.tui.plots import draw_bar
 from wantui.tui.queue_columns import MAX_NAME_WIDTH, BatchWidths, VideoWidths, make_batch_columns, make_video_columns
 from wantui.tui.widgets.matrix_geometry import CellGeometry
 from wantui.tui.widgets.matrix_labels import draw_corner
@@ -172,20 +170,9 @@ def test_narrow_list_tells_the_duration_of_a_video_from_its_eta() -> None:
     columns = make_columns(widths, "0:07")
     eta, took = (column for column in columns if column.header_text in ("ETA", "took") and column.fits(60))
     assert took.draw_cell((0, SimpleNamespace(state="done", seconds=4.0))) == "4.0 s"
-    assert took.draw_cell((1, SimpleNamespace(state="queued", seconds=None))) == ""
+    for state in ("queued", "running"):
+        assert took.draw_cell((1, SimpleNamespace(state=state, seconds=None))) == ""
     assert eta.draw_cell((1, SimpleNamespace(state="queued", seconds=None))) == "0:07"
-
-
-def test_narrow_list_shows_the_progress_of_a_running_video_in_place_of_its_duration(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(VirtualList, "make_colour_style", lambda *_: Style())
-    columns = make_columns(VideoWidths(has_unfinished=True))
-    (took,) = (column for column in columns if column.header_text == "took" and column.fits(60))
-    video: Any = SimpleNamespace(state="running", step=4, steps=8, seconds=None)
-    assert str(took.draw_cell((0, video))) == draw_bar(0.5, 7)
-    video.state = "queued"
-    assert took.draw_cell((0, video)) == ""
 
 
 @pytest.mark.parametrize(

@@ -351,7 +351,9 @@ def test_video_whose_workers_die_names_their_error(start: Start, tiny_batch: lis
     code, _, err = machine.call(*batch(tiny_batch, 1))
     assert code == 1
     reason = "exit code 1: RuntimeError: CUDA error: an illegal memory access was encountered"
-    assert f"interrupted: single seed 42: {reason}\n" in err
+    died = re.search(r"interrupted: worker-0:\d+ died during single seed 42, which is tried again: (.*)\n", err)
+    assert died is not None
+    assert died[1] == reason
     assert f"2 workers died while rendering it. The last error: {reason}\n" in err
 
 

@@ -318,7 +318,7 @@ def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
         for dose, line, mean in zip(doses, lines[title + 1 : title + 4], result.trends[0].means, strict=True):
             assert re.fullmatch(rf"cfg scale {dose:g} .*├─*●─*┤.* {mean:.3f}", line)
         assert re.search(r"╵\d+", lines[title + 4])
-        assert lines[title + 5].startswith("metric")
+        assert next(filter(None, lines[title + 5 :])).startswith("metric")
         assert max(map(len, lines)) <= width
         assert " ".join(replace_names(result.verdict_text).split()) in " ".join(" ".join(lines).split())
 

@@ -189,7 +189,7 @@ class EntrySearchMixin(BackdropMixin):
         self.refresh_bindings()
         entries = [row for row in self.shown_rows if isinstance(row, SearchEntry)]
         place_text = "" if entry is None else f"{entries.index(entry) + 1} of {len(entries)}"
-        self.query_one(".entry-search").border_subtitle = place_text
+        self.query_one(".entry-search").border_subtitle = make_content(place_text)
         if width <= 1:  # not laid out yet
             return
         if self._details_width != width:
