@@ -19,7 +19,8 @@ from wantui.queue.state_dir import find_state_directory
 from wantui.storage import batch_index
 from wantui.storage.batch_index import find_batches, move_to_trash
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import REPAIR_ADVICE, read_manifest
+from wantui.storage.manifest import read_manifest
+from wantui.storage.manifest_errors import REPAIR_ADVICE
 
 
 @pytest.fixture

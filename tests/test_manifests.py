@@ -24,13 +24,8 @@ from wantui.storage.batch_index import find_batches
 from wantui.storage.journal import JournalTail, read_journal_tail
 from wantui.storage.layout import BatchFolder, choose_batch_folder
 from wantui.storage.log_files import close_log, open_log
-from wantui.storage.manifest import (
-    MANIFEST_FORMAT,
-    Manifest,
-    ManifestError,
-    read_manifest,
-    write_manifest,
-)
+from wantui.storage.manifest import MANIFEST_FORMAT, Manifest, read_manifest, write_manifest
+from wantui.storage.manifest_errors import ManifestError
 from wantui.storage.manifest_store import ManifestStore
 
 STORED = Path(__file__).parent / "data" / "batch-1.json"

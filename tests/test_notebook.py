@@ -17,7 +17,8 @@ from wantui.gallery.batch_grid import read_batch_grid
 from wantui.gallery.page import write_gallery
 from wantui.notebook import MissingDataError
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import ManifestError, write_manifest
+from wantui.storage.manifest import write_manifest
+from wantui.storage.manifest_errors import ManifestError
 
 
 def test_opened_batch_describes_every_requested_video() -> None:

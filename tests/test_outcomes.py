@@ -15,7 +15,7 @@ from wantui.queue.claims import LostClaimError
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import ManifestError
+from wantui.storage.manifest_errors import ManifestError
 from wantui.storage.manifest_store import ManifestStoreCache
 from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError

@@ -25,7 +25,8 @@ from wantui.planning import CaptureRequests, plan_batch
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import ManifestError, read_manifest, write_batch_files, write_manifest
+from wantui.storage.manifest import read_manifest, write_batch_files, write_manifest
+from wantui.storage.manifest_errors import ManifestError
 from wantui.storage.mp4 import MAX_PENDING_FRAMES, ClipError, ClipWriter, read_clip_tags, read_frames, write_mp4
 from wantui.storage.output_errors import describe_path_conflict
 from wantui.storage.state_reader import StoredStates

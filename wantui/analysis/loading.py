@@ -32,7 +32,8 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import Manifest, VariationEntry, VideoEntry, describe_other_folder, read_manifest
+from wantui.storage.manifest import Manifest, VariationEntry, VideoEntry, read_manifest
+from wantui.storage.manifest_errors import describe_other_folder
 from wantui.storage.state_reader import StoredStates, check_stored_states
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture_arrays
 

@@ -46,7 +46,8 @@ def find_demo_folder(batch: "Batch") -> "BatchFolder | None":
     """Return the newest folder with the planned demo batch, complete or not; None if there is none."""
     from wantui.paths import expand_user_path
     from wantui.storage.layout import BatchFolder
-    from wantui.storage.manifest import ManifestError, read_manifest
+    from wantui.storage.manifest import read_manifest
+    from wantui.storage.manifest_errors import ManifestError
 
     recipes = [video.recipe for video in batch.videos]
     output_dir = expand_user_path(batch.config.settings.output_dir)

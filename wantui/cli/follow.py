@@ -174,7 +174,8 @@ def report_batch_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoRetu
     A batch is not complete if videos failed, or if its manifest is unreadable.
     """
     from wantui.storage.layout import BatchFolder
-    from wantui.storage.manifest import ManifestError, read_manifest
+    from wantui.storage.manifest import read_manifest
+    from wantui.storage.manifest_errors import ManifestError
 
     is_deleted, manifest_error = False, None
     done_indices: set[int] = set()

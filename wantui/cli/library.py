@@ -268,7 +268,7 @@ def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
     unverified. Exit code 2: a BATCH is not a batch folder.
     """
     from wantui.storage.batch_check import check_batch, is_batch_folder
-    from wantui.storage.manifest import explain_missing_manifest
+    from wantui.storage.manifest_errors import explain_missing_manifest
 
     checked_items, other_folders = [], []
     with open_progress_line() as line:

@@ -106,7 +106,8 @@ def describe_unqueued_folders(directory: Path, queued: Callable[[], Sequence[Bat
 
 def _describe_record(content: bytes, queued: Callable[[], Sequence[BatchRow]]) -> str | None:
     """Return the warning about the folder in a record; None if nothing is left to do."""
-    from wantui.storage.manifest import ManifestError, read_manifest  # slow to import, and rarely needed
+    from wantui.storage.manifest import read_manifest  # slow to import, and rarely needed
+    from wantui.storage.manifest_errors import ManifestError
 
     try:
         folder = Path(json.loads(content)["folder"])

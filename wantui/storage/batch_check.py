@@ -22,14 +22,8 @@ from wantui.planning import Recipe
 from wantui.storage.information_file import InformationFileError, list_information_paths, read_information
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
 from wantui.storage.locks import MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE
-from wantui.storage.manifest import (
-    MAX_MANIFEST_BYTES,
-    Manifest,
-    ManifestError,
-    VideoEntry,
-    has_wrong_checksum,
-    read_manifest,
-)
+from wantui.storage.manifest import MAX_MANIFEST_BYTES, Manifest, VideoEntry, has_wrong_checksum, read_manifest
+from wantui.storage.manifest_errors import ManifestError
 from wantui.storage.marks import read_marks
 from wantui.storage.mp4 import ClipError
 from wantui.storage.recorded_files import RecordedFileError, read_recorded_frames, verify_recorded_file

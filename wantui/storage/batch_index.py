@@ -18,17 +18,13 @@ from wantui.paths import find_access_error
 from wantui.planning import Recipe
 from wantui.storage.journal import JournalLine, read_journal_tail
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import (
-    MAX_MANIFEST_BYTES,
+from wantui.storage.manifest import MAX_MANIFEST_BYTES, VideoEntry, VideoState, apply_journal_outcome, read_manifest
+from wantui.storage.manifest_errors import (
     ManifestError,
-    VideoEntry,
-    VideoState,
-    apply_journal_outcome,
     check_manifest_format,
     describe_other_folder,
     make_damaged_manifest_error,
     make_unreadable_manifest_error,
-    read_manifest,
 )
 from wantui.storage.manifest_file import MAX_READ_ATTEMPTS
 

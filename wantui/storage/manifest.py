@@ -24,7 +24,6 @@ from wantui.atomic_files import write_text_atomically
 from wantui.checksums import compute_document_checksum
 from wantui.config import convert_settings_to_dict, dump_settings
 from wantui.config.plans import migrate_plan_name
-from wantui.errors import UserError
 from wantui.json_files import (
     UnreadableFileError,
     describe_first_validation_error,
@@ -36,6 +35,14 @@ from wantui.planning import Batch, Recipe
 from wantui.planning.disk_estimate import estimate_video_bytes
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest_checks import check_file_paths, check_manifest_consistency
+from wantui.storage.manifest_errors import (
+    ManifestError,
+    check_manifest_format,
+    describe_other_folder,
+    describe_writer,
+    make_damaged_manifest_error,
+    make_unreadable_manifest_error,
+)
 from wantui.storage.manifest_sweep import CellEntry, SweepEntry, create_sweep_entry
 
 MANIFEST_FORMAT = 3
@@ -43,7 +50,6 @@ MANIFEST_FORMAT = 3
 versions that read only format 1 must refuse it. Format 3 contains recipes of format 2."""
 SWEEP_MANIFEST_FORMAT = 4
 """Format of manifests with a sweep, where a variation and a number do not identify a video."""
-READABLE_MANIFEST_FORMATS = (1, 2, 3, 4)
 MAX_MANIFEST_BYTES = 256 << 20
 """Maximum bytes of a manifest: enough for about 200,000 videos."""
 MAX_MANIFEST_INDEX = 1_000_000
@@ -52,17 +58,6 @@ VideoState = Literal["queued", "running", "done", "failed", "cancelled", "interr
 
 def _to_plan_slug(name: object) -> object:
     return migrate_plan_name(name) if isinstance(name, str) else name
-
-
-REPAIR_ADVICE = (
-    "Restore batch.json from a backup. Without one, the clips in videos/ can still be played, and the config and the "
-    "template in configs/ generate the batch again"
-)
-"""Advice for a batch.json with damaged content."""
-
-
-class ManifestError(UserError):
-    """Raised for a batch folder whose batch.json is missing, damaged or of an unsupported format."""
 
 
 class _Entry(BaseModel):
@@ -331,62 +326,11 @@ def parse_manifest(folder: BatchFolder) -> Manifest:
         manifest = Manifest.model_validate(document)
         check_manifest_consistency(manifest)
     except ValidationError as error:
-        reason = f"{describe_first_validation_error(error)}{_describe_writer(document)}"
+        reason = f"{describe_first_validation_error(error)}{describe_writer(document)}"
         raise make_damaged_manifest_error(path, reason) from None
     except ValueError as error:
         raise make_damaged_manifest_error(path, str(error)) from None
     return manifest
-
-
-def explain_missing_manifest(folder: Path, missing_files: str = "no batch.json") -> str:
-    """Return why a path without batch.json is not a batch folder.
-
-    Args:
-        missing_files: what an existing folder lacks.
-    """
-    if os.path.isdir(folder):  # noqa: PTH112 - never raises
-        return f"it has {missing_files}"
-    is_file = os.path.exists(folder)  # noqa: PTH110 - never raises
-    return "it is a file. Give the folder that contains batch.json" if is_file else "it does not exist"
-
-
-def describe_other_folder(folder: Path, missing_files: str = "no batch.json") -> str:
-    """Return the message about a path that is not a batch folder; see `explain_missing_manifest`."""
-    return f"{folder} is not a batch folder: {explain_missing_manifest(folder, missing_files)}"
-
-
-def make_damaged_manifest_error(path: Path, reason: str) -> ManifestError:
-    """Return the error for a batch.json with damaged content, with what the user can do."""
-    return ManifestError(f"{path} is damaged: {reason}. {REPAIR_ADVICE}")
-
-
-def make_unreadable_manifest_error(error: UnreadableFileError) -> ManifestError:
-    """Return the error for a batch.json that is not JSON, or that the system refuses to read."""
-    return ManifestError(str(error) if is_refused_by_system(error) else f"{error}. {REPAIR_ADVICE}")
-
-
-def check_manifest_format(path: Path, document: dict[str, Any]) -> None:
-    """Reject a manifest of an unsupported format.
-
-    Raises:
-        ManifestError: names the format and the version that wrote it.
-    """
-    format_number = document.get("format")
-    if type(format_number) is not int:
-        raise make_damaged_manifest_error(path, f"its format is {format_number!r}; it must be a number")
-    if format_number not in READABLE_MANIFEST_FORMATS:
-        writer_name = f"wantui {document['wantui']}" if isinstance(document.get("wantui"), str) else "another wantui"
-        raise ManifestError(
-            f"cannot read {path}: it was written by {writer_name} with format {format_number}; wantui {__version__} "
-            f"reads {', '.join(map(str, READABLE_MANIFEST_FORMATS))}. Update wantui"
-        )
-
-
-def _describe_writer(document: dict[str, Any]) -> str:
-    writer_version = document.get("wantui")
-    if not isinstance(writer_version, str) or writer_version in ("", __version__):
-        return ""
-    return f" (it was written by wantui {writer_version}; this is {__version__})"
 
 
 def apply_journal_outcome(outcome: object, entry: VideoEntry) -> VideoEntry:

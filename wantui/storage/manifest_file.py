@@ -18,7 +18,6 @@ from wantui.storage.journal import (
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import (
     Manifest,
-    ManifestError,
     VideoEntry,
     VideoState,
     apply_journal_outcome,
@@ -26,6 +25,7 @@ from wantui.storage.manifest import (
     parse_manifest,
     write_manifest,
 )
+from wantui.storage.manifest_errors import ManifestError
 
 FINAL_VIDEO_STATES: tuple[VideoState, ...] = ("done", "failed", "cancelled")
 """States that a video leaves only at a user's request."""

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from wantui.formatting import escape_unprintable, format_count
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import lock_manifest, try_lock_video, unlock_video
-from wantui.storage.manifest import Manifest, ManifestError, VideoEntry, VideoState
+from wantui.storage.manifest import Manifest, VideoEntry, VideoState
+from wantui.storage.manifest_errors import ManifestError
 from wantui.storage.manifest_file import FINAL_VIDEO_STATES, ManifestFile, has_ended
 from wantui.storage.video_files import find_video_files, remove_temporary_files
 

@@ -21,7 +21,8 @@ from wantui.storage.disk_space import (
     query_free_file_count,
 )
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import ManifestError, VideoState
+from wantui.storage.manifest import VideoState
+from wantui.storage.manifest_errors import ManifestError
 from wantui.storage.manifest_store import ManifestStoreCache
 from wantui.worker.outcomes import (
     CancelVideo,

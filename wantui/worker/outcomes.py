@@ -10,7 +10,7 @@ from wantui.generation.errors import NotLoadedError
 from wantui.generation.guidance_split import SecondGpuError
 from wantui.queue.claims import LostClaimError
 from wantui.queue.database import QueueError
-from wantui.storage.manifest import ManifestError
+from wantui.storage.manifest_errors import ManifestError
 from wantui.storage.output_errors import (
     DISK_FULL_ERROR_NUMBERS,
     UNWRITABLE_ERROR_NUMBERS,

@@ -39,7 +39,7 @@ from wantui.queue.records import Claim, VideoRow
 from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import try_lock_video, unlock_video
-from wantui.storage.manifest import ManifestError
+from wantui.storage.manifest_errors import ManifestError
 from wantui.storage.manifest_store import ManifestStoreCache, find_video_entry, is_video_complete
 from wantui.storage.output_errors import is_folder_deleted
 from wantui.storage.video_files import find_video_files, make_video_folders, remove_temporary_files
