@@ -323,6 +323,14 @@ def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
         assert " ".join(replace_names(result.verdict_text).split()) in " ".join(" ".join(lines).split())
 
 
+@pytest.mark.parametrize("width", [20, 30, 40, 50])
+def test_drawing_of_a_dose_response_without_room_for_a_plot_fits(tmp_path: Path, width: int) -> None:
+    noise = np.random.default_rng(0).normal(5, 0.01, (7, 1, 3, 2))
+    result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])
+    lines = [line.plain for line in draw_dose_response(result, Canvas(width, 13, lambda _: Style()))[0]]
+    assert any(line.startswith("length") for line in lines)
+
+
 def test_drawing_of_a_dose_response_marks_metrics_that_have_not_settled(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(5, 0.01, (7, 1, 3, 2))
     result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])

@@ -113,6 +113,7 @@ def test_empty_template_comes_back_with_undo() -> None:
             assert screen.template_editor.text == "ab"
             await it.press("ctrl+z", "ctrl+z")
             assert screen.template_editor.text == "a red circle\nat night"
+            assert it.app.drafts.history[:2] == ["ab", "a red circle\nat night"]
 
     run(test)
 
@@ -576,12 +577,11 @@ def test_cost_shows_the_effect_that_the_seeds_can_find_or_that_they_are_too_few(
             await it.press("t")
             await it.paste("a red circle")
             await it.until(lambda: screen.preview)
-            assert "seeds can" not in it.cells("#cost DiffText")
+            assert "power" not in it.cells("#cost DiffText")
             await it.press("ctrl+u")
             await it.paste("a [red|blue] circle")
             few = "power 2 seeds detect no difference between groups"
             await it.until(lambda: few in " ".join(it.cells("#cost DiffText").split()))
-            assert "too few seeds" not in it.cells("#cost DiffText")
             await it.press("escape", "s")
             screen.config_pane.settings_form.post_message(
                 SettingsForm.Changed("videos_per_variation", "7", is_final=True)

@@ -11,7 +11,7 @@ from wantui.tui.drafts import load_drafts
 from wantui.tui.entry_search import SearchEntry, find_entries
 from wantui.tui.key_names import format_keys
 from wantui.tui.palette import Palette
-from wantui.tui.screens.help import Help
+from wantui.tui.screens.help import MIN_WIDE_HEIGHT, MIN_WIDE_WIDTH, Help
 from wantui.tui.terms import RUN_STEPS, TERMS
 from wantui.tui.widgets.footer import KeyFooter
 
@@ -165,6 +165,20 @@ def test_wide_help_has_the_terms_beside_the_list_and_finds_them_in_the_list() ->
             assert it.text().count(TERMS["seed"]) == 1
             await it.press(*"seed")
             await it.until(lambda: it.text().count(TERMS["seed"]) == 2)
+
+    run(test)
+
+
+@pytest.mark.parametrize(("height", "is_beside"), [(MIN_WIDE_HEIGHT - 1, False), (MIN_WIDE_HEIGHT, True)])
+def test_wide_help_keeps_the_terms_in_the_list_where_they_do_not_fit_beside_it(height: int, is_beside: bool) -> None:
+    async def test() -> None:
+        async with application(size=(MIN_WIDE_WIDTH, height)) as it:
+            await it.press("2", "question_mark")
+            help_screen = it.screen(Help)
+            listed = {row.title for row in help_screen.shown_rows if isinstance(row, SearchEntry)}
+            assert (TERMS.keys() <= listed) == (not is_beside)
+            if is_beside:
+                await it.until(lambda: all(meaning in it.cells("#entry-side") for meaning in TERMS.values()))
 
     run(test)
 

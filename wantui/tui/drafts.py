@@ -48,8 +48,8 @@ class Drafts(BaseModel):
         self.config, self.text, self.changes = config, text, dict(changes or {})
 
     def add_to_history(self, template: str) -> None:
-        """Add a template to the front of the history."""
-        if len(template) <= MAX_HISTORY_TEMPLATE_LENGTH:
+        """Add a template to the front of the history, unless it is blank or too long."""
+        if template.strip() and len(template) <= MAX_HISTORY_TEMPLATE_LENGTH:
             self.history = [template, *(old for old in self.history if old != template)][:MAX_HISTORY_LENGTH]
 
 

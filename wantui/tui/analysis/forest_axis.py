@@ -56,6 +56,8 @@ class ForestAxis:
 
     @cached_property
     def _labels_and_ticks(self) -> tuple[str, frozenset[int]]:
+        if not self.width:  # there is no room for a plot
+            return "", frozenset()
         labels, columns = [" "] * self.width, [self.find_column(0)]
 
         def find_span(tick: float, label: str) -> tuple[int, int]:

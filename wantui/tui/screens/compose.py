@@ -241,14 +241,14 @@ class ComposeScreen(BaseScreen):
 
         def replace_template(template: str | None) -> None:
             if template is not None:
-                if self.template_editor.text.strip():
-                    self.wantui_app.drafts.add_to_history(self.template_editor.text)
+                self.wantui_app.drafts.add_to_history(self.template_editor.text)
                 self.template_editor.text = template
 
         self.app.push_screen(TemplateHistory(self.wantui_app.drafts.history), replace_template)
 
     def action_empty_template(self) -> None:
-        """Empty the template; unlike an assignment to its text, this can be undone."""
+        """Empty the template and keep it in the history; unlike an assignment to its text, this can be undone."""
+        self.wantui_app.drafts.add_to_history(self.template_editor.text)
         self.template_editor.clear()
         self.set_focus(self.template_editor)
 

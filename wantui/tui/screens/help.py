@@ -22,7 +22,7 @@ from wantui.tui.widgets.diff_text import DiffText
 
 MAX_KEYS_WIDTH = 16
 """Maximum width of the key column, in cells; it is as wide as the longest keys."""
-MIN_WIDE_WIDTH = 130
+MIN_WIDE_WIDTH, MIN_WIDE_HEIGHT = 130, 34
 """Width of the screen in cells from which the dialog has two columns."""
 RUN_GROUP, TERM_GROUP = "How a run goes", "Terms"
 SIDE_GROUPS = (RUN_GROUP, TERM_GROUP)
@@ -78,7 +78,7 @@ class Help(EntrySearchMixin, ModalScreen[None]):
     @property
     def _is_wide(self) -> bool:
         """Whether the steps of a run and the terms are beside the list instead of in it."""
-        return self.size.width >= MIN_WIDE_WIDTH
+        return self.size.width >= MIN_WIDE_WIDTH and self.size.height >= MIN_WIDE_HEIGHT
 
     def on_resize(self, event: Resize) -> None:
         if self.has_class("-two-columns") != self._is_wide:
