@@ -94,7 +94,7 @@ def test_template_typed_while_a_batch_is_queued_keeps_the_focus() -> None:
             await it.until(lambda: screen.preview)
             await it.paste(" at night")
             it.app.screen.post_message(BatchQueued("a red circle", False, "", 1, 2, "folder"))
-            await it.until(lambda: "✓ batch 1 is queued" in it.cells("#cost DiffText"))
+            await it.until(lambda: "✓ batch 1 is queued; F2: queue, F3: progress" in it.cells("#cost DiffText"))
             assert it.app.focused is screen.template_editor
 
     run(test)

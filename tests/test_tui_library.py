@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -173,6 +174,32 @@ def test_missing_picture_appears_with_its_file(tmp_path: Path, monkeypatch: pyte
             await it.until(lambda: screen.matrix._pictures.is_unreadable((0, 0)))
             (tmp_path / "away.mp4").rename(clip)
             await it.until(lambda: screen.matrix._pictures.draw((0, 0), None))
+
+    run(test)
+
+
+def test_missing_picture_is_not_read_while_another_screen_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matrix_module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(matrix_module, "MAX_RETRY_SECONDS", 0.02)
+    manifest = write_clip_batch(Path("outputs/kiss").absolute())
+    clip = Path("outputs/kiss") / manifest.videos[0].files["clip"]
+    clip.rename(tmp_path / "away.mp4")
+
+    async def test() -> None:
+        async with application() as it:
+            await it.press("4")
+            matrix = it.screen(LibraryScreen).matrix
+            await it.until(lambda: matrix._pictures.is_unreadable((0, 0)))
+            await it.press("2")
+            request_pictures = Mock()
+            monkeypatch.setattr(matrix, "_request_pictures", request_pictures)
+            timer = matrix._retry_timer
+            await it.until(lambda: matrix._retry_timer is not timer)
+            request_pictures.assert_not_called()
+            await it.press("4")
+            await it.until(lambda: request_pictures.called)
 
     run(test)
 

@@ -6,6 +6,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.dom import DOMNode
 from textual.widget import Widget
+from textual.widgets import Input, TextArea
 
 from wantui.formatting import escape_unprintable
 from wantui.tui.actions import iterate_actions
@@ -23,6 +24,14 @@ def find_key_names(node: DOMNode, action_id: str) -> str:
 def find_key(node: DOMNode, action_id: str) -> str:
     """Return the first key of an action as texts show it, such as `F5`."""
     return format_key_name(find_key_names(node, action_id).split(",")[0].strip())
+
+
+def find_usable_key(node: DOMNode, action_id: str) -> str:
+    """Return the first key of an action that works now, as texts show it: text fields take all but function keys."""
+    keys = [key.strip() for key in find_key_names(node, action_id).split(",")]
+    if isinstance(node.app.focused, Input | TextArea):
+        keys = [key for key in keys if "+" in key or (key.startswith("f") and key[1:].isdigit())] or keys
+    return format_key_name(keys[0])
 
 
 if TYPE_CHECKING:

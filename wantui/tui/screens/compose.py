@@ -25,7 +25,7 @@ from wantui.tui.compose_data import (
     read_timed_videos,
 )
 from wantui.tui.content import make_content
-from wantui.tui.pane_titles import KeyTitledPane, find_key
+from wantui.tui.pane_titles import KeyTitledPane, find_usable_key
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
@@ -350,13 +350,10 @@ class ComposeScreen(BaseScreen):
             title="batch queued",
             timeout=10,
         )
-        queue_key, progress_key = "2", "3"
-        if self.template_editor.has_focus:
-            if self.template_editor.text == message.template:
-                self.set_focus(self.config_pane.config_list)  # the next keys are commands
-            else:
-                queue_key, progress_key = "F2", "F3"
-        keys = {queue_key: "queue", progress_key: "progress", find_key(self, "compose.template"): "next template"}
+        if self.template_editor.has_focus and self.template_editor.text == message.template:
+            self.set_focus(self.config_pane.config_list)  # the next keys are commands
+        actions = {"app.queue": "queue", "app.monitor": "progress", "compose.template": "next template"}
+        keys = {find_usable_key(self, action_id): name for action_id, name in actions.items()}
         keys_text = ", ".join(f"{key}:{NO_BREAK_SPACE}{name}" for key, name in keys.items())
         self.cost_pane.show_next_action(f"✓ batch {message.batch_number} is queued; {keys_text}")
         if message.is_demo:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 HEADER_HEIGHT = 1
 MAX_MEASURED_LABELS = 500
 """Number of labels whose length determines the width of all."""
-RETRY_SECONDS = 5.0
+RETRY_SECONDS, MAX_RETRY_SECONDS = 5.0, 60.0
 """Seconds until pictures that could not be read are requested again."""
 
 
@@ -78,6 +78,7 @@ class Matrix(MatrixCursor, can_focus=True):
         """Height for which the cells are chosen, if the pane is lower because its rows fit; 0 without such a plan."""
         self._pictures = MatrixPictures(lambda *read: self.post_message(self.PictureRead(*read)))
         self._retry_timer: Timer | None = None
+        self._retry_seconds = RETRY_SECONDS
 
     def on_unmount(self) -> None:
         self._pictures.reader.stop()
@@ -190,15 +191,21 @@ class Matrix(MatrixCursor, can_focus=True):
     def on_matrix_picture_read(self, message: PictureRead) -> None:
         message.stop()
         request = message.request
-        if message.picture is None and self._retry_timer is None:
-            self._retry_timer = self.set_timer(RETRY_SECONDS, self._retry_pictures)
+        if message.picture is not None:
+            self._retry_seconds = RETRY_SECONDS
+        elif self._retry_timer is None:
+            self._retry_timer = self.set_timer(self._retry_seconds, self._retry_pictures)
         if request.size == self.geometry.pixel_size and self._pictures.add_picture(self.grid, request, message.picture):
             self.update_cell(request.place)
 
     def _retry_pictures(self) -> None:
-        """Request the pictures that could not be read, because their files may have appeared."""
-        self._retry_timer = None
-        self._request_pictures()
+        """Request the pictures that could not be read, because their files may have appeared; wait longer each time."""
+        self._retry_seconds = min(2 * self._retry_seconds, MAX_RETRY_SECONDS)
+        if self.screen.is_current:
+            self._retry_timer = None
+            self._request_pictures()
+        else:
+            self._retry_timer = self.set_timer(self._retry_seconds, self._retry_pictures)
 
     def _draw_picture(self, place: tuple[int, int], cell: MatrixCell) -> list[list[Segment]] | None:
         """Return the lines of a cell's picture, faded if the video is rejected; None if there is no picture yet."""
