@@ -104,10 +104,11 @@ def test_keys_of_the_player_select_frames() -> None:
 def test_player_shows_due_frames_and_waits_for_the_decoder() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         player = await open_player(it, "p")
+        request_frame = player.played.buffers[0].request_frame
+        await it.until(lambda: all(request_frame(index) is not None for index in (3, 5)))
         player.playback.is_playing = True
         player.advance(3 / 8)
         await it.until(lambda: find_frame_numbers(player, screen) == [3])
-        request_frame = player.played.buffers[0].request_frame
         player.played.buffers[0].request_frame = lambda index: None  # type: ignore[method-assign]
         player.advance(2 / 8)
         assert player.playback.frame_index == 3
