@@ -48,7 +48,7 @@ from wantui.tui.screens.library_layout import (
 )
 from wantui.tui.widgets import matrix as matrix_module
 from wantui.tui.widgets.batch_list import shorten_model, shorten_name
-from wantui.tui.widgets.matrix import HEADER_HEIGHT
+from wantui.tui.widgets.matrix import HEADER_HEIGHT, Matrix
 from wantui.tui.widgets.matrix_geometry import MatrixPane
 
 pytestmark = pytest.mark.terminal
@@ -161,37 +161,40 @@ def test_facts_of_the_video_are_below_those_of_its_batch_in_a_large_terminal(
     run(test)
 
 
-def test_missing_picture_appears_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matrix_module, "RETRY_SECONDS", 0.05)
-    manifest = write_clip_batch(Path("outputs/kiss").absolute())
-    clip = Path("outputs/kiss") / manifest.videos[0].files["clip"]
-    clip.rename(tmp_path / "away.mp4")
-
-    async def test() -> None:
-        async with application() as it:
-            await it.press("4")
-            screen = it.screen(LibraryScreen)
-            await it.until(lambda: screen.matrix._pictures.is_unreadable((0, 0)))
-            (tmp_path / "away.mp4").rename(clip)
-            await it.until(lambda: screen.matrix._pictures.draw((0, 0), None))
-
-    run(test)
-
-
-def test_missing_picture_is_not_read_while_another_screen_is_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def missing_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Move the first clip of a batch away; return where it is, and where it should be. Reading is tried again soon."""
     monkeypatch.setattr(matrix_module, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(matrix_module, "MAX_RETRY_SECONDS", 0.02)
     manifest = write_clip_batch(Path("outputs/kiss").absolute())
     clip = Path("outputs/kiss") / manifest.videos[0].files["clip"]
-    clip.rename(tmp_path / "away.mp4")
+    return clip.rename(tmp_path / "away.mp4"), clip
+
+
+async def open_library_with_missing_picture(it: AppUnderTest) -> Matrix:
+    await it.press("4")
+    matrix = it.screen(LibraryScreen).matrix
+    await it.until(lambda: matrix._pictures.is_unreadable((0, 0)))
+    return matrix
+
+
+def test_missing_picture_appears_with_its_file(missing_clip: tuple[Path, Path]) -> None:
+    moved, clip = missing_clip
 
     async def test() -> None:
         async with application() as it:
-            await it.press("4")
-            matrix = it.screen(LibraryScreen).matrix
-            await it.until(lambda: matrix._pictures.is_unreadable((0, 0)))
+            matrix = await open_library_with_missing_picture(it)
+            moved.rename(clip)
+            await it.until(lambda: matrix._pictures.draw((0, 0), None))
+
+    run(test)
+
+
+@pytest.mark.usefixtures("missing_clip")
+def test_missing_picture_is_not_read_while_another_screen_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with application() as it:
+            matrix = await open_library_with_missing_picture(it)
             await it.press("2")
             request_pictures = Mock()
             monkeypatch.setattr(matrix, "_request_pictures", request_pictures)

@@ -46,9 +46,8 @@ def test_worker_whose_gpu_is_lost_renders_no_video_on_the_cpu_instead(
         assert choose_served_devices("cuda", SERVED, queue) == ["cpu"]
 
 
-@pytest.mark.parametrize("is_built", [False, True])
+@pytest.mark.parametrize("is_built", [False, True], ids=["torch for CPUs", "usable GPU"])
 def test_worker_serves_all_its_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_built: bool) -> None:
-    """As with a usable GPU, or with a build of torch for CPUs."""
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: is_built)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: is_built)
     with Queue(tmp_path) as queue:

@@ -126,6 +126,22 @@ def _check_library_versions(requirements: Sequence[str]) -> Iterator[Finding]:
             yield Finding("ok", requirement.name, installed_version)
 
 
+def _run_torch_code(code: str) -> subprocess.CompletedProcess[bytes]:
+    """Run Python code that imports torch in a child process, as a worker would.
+
+    Raises:
+        OSError, subprocess.TimeoutExpired: the process does not start, or does not end in time.
+    """
+    return subprocess.run(
+        build_python_command("-c", code),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=MAX_TORCH_IMPORT_SECONDS,
+        cwd="/",  # the working folder may be deleted
+        env=build_torch_environment(os.environ),
+    )
+
+
 def _check_torch_import() -> tuple[Finding, str | None]:
     """Import torch in a child process, because a damaged library can crash the process that loads it.
 
@@ -136,14 +152,7 @@ def _check_torch_import() -> tuple[Finding, str | None]:
     if importlib.util.find_spec("torch") is None:
         return Finding("problem", "torch", "not installed", "pip install torch"), None
     try:
-        result = subprocess.run(
-            build_python_command("-c", "import torch; print(torch.__version__)"),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=MAX_TORCH_IMPORT_SECONDS,
-            cwd="/",  # as for workers; the working folder may be deleted
-            env=build_torch_environment(os.environ),
-        )
+        result = _run_torch_code("import torch; print(torch.__version__)")
     except subprocess.TimeoutExpired:
         problem_text = f"importing it takes more than {MAX_TORCH_IMPORT_SECONDS} seconds"
         return Finding(
@@ -262,14 +271,7 @@ def check_driver_supports_torch(torch_version: str, driver_version: str) -> Find
 def _check_torch_uses_gpu() -> Iterator[Finding]:
     """Let torch initialise CUDA in a child process, which fails for example without the service of an NVSwitch."""
     try:
-        result = subprocess.run(
-            build_python_command("-c", "import torch; torch.cuda.is_available() or torch.cuda.init()"),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=MAX_TORCH_IMPORT_SECONDS,
-            cwd="/",  # as for workers; the working folder may be deleted
-            env=build_torch_environment(os.environ),
-        )
+        result = _run_torch_code("import torch; torch.cuda.is_available() or torch.cuda.init()")
     except (OSError, subprocess.TimeoutExpired) as error:
         yield Finding("problem", "cuda", f"torch cannot initialise CUDA: {error}", "check the GPUs with nvidia-smi")
         return

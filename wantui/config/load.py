@@ -18,8 +18,7 @@ from wantui.config.key_suggestions import (
     format_key_suggestion,
     list_setting_paths,
 )
-from wantui.config.legacy_bending import LEGACY_SECTION_KEYS, convert_legacy_section, is_false
-from wantui.config.legacy_sweep import LEGACY_SWEEP_SECTION, convert_legacy_sweep
+from wantui.config.legacy_keys import LegacyKeyConverter
 from wantui.config.presets import find_config_path
 from wantui.config.problems import MAX_PROBLEMS, ConfigError, ConfigProblem, limit_problems
 from wantui.config.settings import RULE_BY_PATTERN, Settings
@@ -27,11 +26,8 @@ from wantui.config.sweep import resolve_sweep_axes
 from wantui.config.sweep_syntax import SweepError
 from wantui.config.validation_messages import explain_invalid_value
 from wantui.config.values import parse_mapping_item, parse_setting_value
-from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.formatting import shorten_text
 
-IGNORED_SECTIONS = {"output_settings": "diffusion_latent_exploration never read this section"}
-"""Sections without effect, and the reason."""
 SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
 """Surrogate character, which Python uses for a byte of the command line that is not UTF-8."""
 
@@ -95,7 +91,7 @@ def parse_config(
     for override in overrides:
         config_reader.apply_override(values, override)
     config_reader.warn_of_repeated_options()
-    config_reader.drop_ignored_keys(values)
+    config_reader.convert_legacy_keys(values)
     values = config_reader.convert_value_types(values)
     settings = config_reader.validate_settings(values)
     if settings is not None:
@@ -259,6 +255,13 @@ class _ConfigReader:
                 dotted_key = ".".join(shorten_text(part, MAX_KEY_LENGTH) for part in key)
                 self.warnings.append(ConfigProblem("command line", None, dotted_key, message))
 
+    def convert_legacy_keys(self, values: dict[str, Any]) -> None:
+        """Convert sections and keys of the older system in place, and record the warnings and refusals."""
+        converter = LegacyKeyConverter(self.make_problem)
+        converter.convert(values)
+        self.warnings += converter.warnings
+        self.refusals += converter.refusals
+
     def convert_value_types(self, values: dict[str, Any]) -> dict[str, Any]:
         """Convert values to the declared types of the settings; record a problem for each invalid text."""
         converted: dict[str, Any] = {}
@@ -297,83 +300,6 @@ class _ConfigReader:
             except ValueError as error:
                 self.problems.append(self.make_problem((*key, item_key), str(error)))
         return items
-
-    def drop_ignored_keys(self, values: dict[str, Any]) -> None:
-        """Remove sections and keys of the older system that have no effect here; add a warning or refusal for each."""
-        for name, section_content in list(values.items()):
-            key = (name,)
-            if name in IGNORED_SECTIONS:
-                del values[name]
-                self.warnings.append(self.make_problem(key, f"ignored: {IGNORED_SECTIONS[name]}"))
-            elif "memory_settings" in name and name != "memory_settings":
-                del values[name]
-                self.warnings.append(self.make_problem(key, "ignored: a misspelt memory_settings"))
-            elif isinstance(section_content, dict) and (section := find_section(name)):
-                if warning := section.convert_former_values(section_content):
-                    self.warnings.append(self.make_problem(key, warning))
-                for setting_name in [
-                    setting_name for setting_name in section_content if setting_name in section.IGNORED_KEYS
-                ]:
-                    self.warnings.append(
-                        self.make_problem((*key, setting_name), f"has no effect: {section.IGNORED_KEYS[setting_name]}")
-                    )
-                    del section_content[setting_name]
-                if name == "prompt_settings":
-                    self._drop_weighting_keys(section_content)
-                if name == ATTENTION_BENDING.section_key and any(key in section_content for key in LEGACY_SECTION_KEYS):
-                    values[name] = self._convert_bending(name, section_content)
-
-        if LEGACY_SWEEP_SECTION in values:  # last, because it replaces the bends
-            self._convert_bending_sweep(values, convert_to_plain_value(values.pop(LEGACY_SWEEP_SECTION)))
-
-    def _convert_bending(self, section_name: str, section_content: dict[str, Any]) -> dict[str, Any]:
-        """Convert bends of the older system in the section of attention bending; return the converted section."""
-        section = convert_legacy_section(convert_to_plain_value(section_content))
-        is_disabled = is_false(section.values.get("enabled", True))
-        if not is_disabled:
-            self.refusals += [self.make_problem((section_name, key), text) for key, text in section.refusals]
-        self.warnings += [self.make_problem((section_name, key), text) for key, text in section.warnings]
-        unchanged_keys = section.values.keys() & section_content.keys()
-        return section.values | {key: section_content[key] for key in unchanged_keys}
-
-    def _convert_bending_sweep(self, values: dict[str, Any], section: Any) -> None:
-        """Replace the older system's sweep of bends with an axis of `sweeps`."""
-        if not isinstance(section, dict):
-            if section is not None:
-                message = "should be a section: enabled, generate_baseline and operations"
-                self.refusals.append(self.make_problem((LEGACY_SWEEP_SECTION,), message))
-            return
-        if is_false(section.get("enabled")):
-            if section.get("operations") and "enabled" not in section:
-                message = "ignored, because diffusion_latent_exploration swept nothing without `enabled: true`"
-                self.warnings.append(self.make_problem((LEGACY_SWEEP_SECTION,), message))
-            return
-        sweep = convert_legacy_sweep(section)
-        self.refusals += [self.make_problem((LEGACY_SWEEP_SECTION, "operations"), text) for text in sweep.refusals]
-        self.warnings += [self.make_problem((LEGACY_SWEEP_SECTION, "operations"), text) for text in sweep.warnings]
-        if not sweep.axis_text:
-            return
-        bending = values.get("attention_bending_settings")
-        if isinstance(bending, dict) and bending.get("bends"):
-            message = "the bends of attention_bending_settings are not applied: each cell has one bend of the sweep"
-            self.warnings.append(self.make_problem((LEGACY_SWEEP_SECTION,), message))
-        values["attention_bending_settings"] = {}
-        sweeps = values.get("sweeps")
-        other_axes = sweeps if isinstance(sweeps, list) else [sweeps] if sweeps is not None else []
-        values["sweeps"] = [*other_axes, sweep.axis_text]
-        values.setdefault("sweeps_baseline", sweep.has_baseline)
-
-    def _drop_weighting_keys(self, section_content: dict[str, Any]) -> None:
-        """Remove the weighting keys of the older system that have no counterpart here."""
-        if convert_to_plain_value(section_content.get("embedding_method")) == "norm_preserving":
-            del section_content["embedding_method"]
-            message = "norm_preserving never had an effect; the method `attention` is used instead"
-            self.warnings.append(self.make_problem(("prompt_settings", "embedding_method"), message))
-        if not is_false(convert_to_plain_value(section_content.pop("enable_weighting", None))):
-            key = ("prompt_settings", "enable_weighting")
-            self.refusals.append(
-                self.make_problem(key, "automatic weighting is not supported; write (word:1.5) in the template")
-            )
 
     def explain_validation_error(self, error_details: Any) -> ConfigProblem:
         """Return the problem for a pydantic validation error; suggest a valid key for an unknown key."""

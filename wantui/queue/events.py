@@ -297,7 +297,7 @@ class VideoInterrupted(VideoEventPayload):
     """Worker that died unexpectedly during the video; empty otherwise."""
 
     def describe(self) -> str:
-        """Return what interrupted which video; after the death of a worker, also that the video is tried again."""
+        """Return the title of the video and the reason; if a worker died, also that the video is tried again."""
         if not self.worker:
             return f"{self.title}: {self.error}"
         return f"{self.worker} died during {self.title}, which is tried again: {self.error}"

@@ -22,7 +22,7 @@ MIN_CHART_WIDTH = 17
 MIN_CHART_HEIGHT = 3
 """Minimum height of a chart in lines, without its horizontal axis: a title and two lines of dots."""
 MIN_HEIGHT_BY_PART_COUNT = {2: 3, 4: 9}
-"""Minimum height of a chart's dots, in lines, for ticks that divide the vertical axis into so many parts."""
+"""Number of parts into which ticks divide the vertical axis -> minimum height of a chart's dots, in lines."""
 MIN_WIDTH_WITH_QUARTERS = 26
 """Minimum width of a chart's dots, in characters, for ticks at the quarters of the horizontal axis."""
 MIN_HEIGHT_WITH_LABELS = 5
