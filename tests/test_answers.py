@@ -452,6 +452,12 @@ def test_correction_that_the_smallest_p_does_not_pass_names_the_seeds_that_it_ne
     assert describe_units_for_correction(data, evidence, 1) == text
 
 
+def test_correction_that_a_metric_passes_needs_no_more_seeds() -> None:
+    data: Any = SimpleNamespace(min_attainable_p=2 / 64, seed_count=6, cell_values=np.zeros((6, 1, 2, 15)))
+    evidence: Any = [SimpleNamespace(uncorrected_p=2 / 64, p=p) for p in (2 / 64, 6 / 64)]
+    assert describe_units_for_correction(data, evidence, 1) == ""
+
+
 def test_each_metric_belongs_to_one_question() -> None:
     assert {*FAMILIES_BY_METRIC, *ROOM_METRICS} == {*METRICS, SPREAD_METRIC}
     assert not set(FAMILIES_BY_METRIC) & set(ROOM_METRICS)

@@ -90,10 +90,12 @@ def describe_p(correction: str, min_p: float) -> str:
 def describe_units_for_correction(data: AnswerData, evidence: Sequence[Evidence], pair_count: int) -> str:
     """Return how many seeds and phrasings the correction needs.
 
-    The text is empty unless only the correction keeps the smallest possible p above 0.05.
+    The text is empty unless the correction keeps every p above 0.05, including a smallest possible p.
     """
     limit = data.min_attainable_p * (1 + 1e-9)
-    if not any(item.uncorrected_p <= limit <= SIGNIFICANCE_LEVEL < item.p for item in evidence):
+    if any(item.p <= SIGNIFICANCE_LEVEL for item in evidence) or not any(
+        item.uncorrected_p <= limit <= SIGNIFICANCE_LEVEL for item in evidence
+    ):
         return ""
     test_count = len(evidence) * pair_count
     if test_count > MAX_CORRECTED_TESTS:
