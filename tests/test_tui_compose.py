@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from conftest import only_queued
 from harness_screens import go_to
 from harness_tui import AppUnderTest, application, run
+from rich.text import Text
 from textual.widget import Widget
 from textual.widgets import Input
 
@@ -24,8 +26,9 @@ from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
+from wantui.tui import video_grid
 from wantui.tui.app import WantuiApp
-from wantui.tui.compose_data import BatchQueued, compute_preview
+from wantui.tui.compose_data import BatchPreviewed, BatchQueued, MachineExamined, compute_preview
 from wantui.tui.config_sources import DraftText
 from wantui.tui.cost_rows import METER_WIDTH, NAME_WIDTH
 from wantui.tui.drafts import DRAFTS_FILE, Drafts, load_drafts, save_drafts
@@ -37,6 +40,8 @@ from wantui.tui.screens.welcome import Welcome
 from wantui.tui.screens.yaml_editor import YamlEditor
 from wantui.tui.settings import TuiSettings
 from wantui.tui.settings_changes import apply_settings
+from wantui.tui.video_grid import GridRow
+from wantui.tui.widgets.cost_pane import CostDetails
 from wantui.tui.widgets.settings_form import SettingsForm
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -459,6 +464,58 @@ def test_ten_thousand_variations_can_be_scrolled_to_the_end() -> None:
             await it.press("end")
             assert rows.cursor == 9999
             await it.until(lambda: "v99 and j" in it.text())
+
+    run(test)
+
+
+@pytest.mark.parametrize("sweeps", ["", "cfg_scale=1,2"])
+def test_preview_of_many_variations_draws_no_row_that_cannot_fit(monkeypatch: pytest.MonkeyPatch, sweeps: str) -> None:
+    rows: list[GridRow] = []
+
+    def make_row(*values: Any) -> GridRow:
+        rows.append(GridRow(*values))
+        return rows[-1]
+
+    monkeypatch.setattr(video_grid, "GridRow", make_row)
+
+    async def test() -> None:
+        save_drafts(find_state_directory().directory, Drafts(changes={"sweeps": sweeps} if sweeps else {}))
+        async with application(size=(80, 24)) as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            await it.press("t")
+            await it.paste("[" + "|".join(f"v{i}" for i in range(500)) + "] and [" + "|".join("abcdefghij") + "]")
+            await it.until(lambda: screen.preview and len(screen.preview.variations) == 5_000)
+            assert len(rows) <= 24
+
+    run(test)
+
+
+def test_cost_pane_draws_each_part_once_for_each_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            await it.press("t")
+            await it.paste("a [red|blue|green] [circle|square|star]")
+            preview = await it.until(lambda: screen.preview)
+            drawn: list[str] = []
+            pane, draw_costs = screen.cost_pane, screen.cost_pane._draw_cost_lines
+
+            def record_costs(width: int, details: CostDetails) -> list[Text]:
+                drawn.append(details)
+                return draw_costs(width, details)
+
+            monkeypatch.setattr(pane, "_draw_cost_lines", record_costs)
+            monkeypatch.setattr(pane.cost_text, "show_lines", lambda _: drawn.append("lines"))
+            screen.post_message(BatchPreviewed(preview, cost_lines=pane.cost_lines))
+            await it.pilot.pause()
+            assert drawn.count("lines") == 1
+            assert len(drawn) == len(set(drawn)) > 2
+            drawn.clear()
+            screen.post_message(MachineExamined(preview, ["no disk"]))
+            await it.until(lambda: screen.preview and screen.preview.refusals)
+            assert drawn.count("lines") == 1
 
     run(test)
 

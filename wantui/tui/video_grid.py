@@ -53,30 +53,39 @@ def draw_planned_videos(
     Args:
         cell_texts: text for each cell of a sweep, by its label.
     """
+    seeds, cell_count, variation_count = preview.seeds, len(preview.cells), len(preview.variations)
+    # Drawing a row takes time: count thousands of variations instead of drawing them.
+    has_variation_rows = cell_count * variation_count < max_height
+    has_cell_rows = preview.sweep is not None and cell_count < max_height and variation_count * len(seeds) <= width
+    if len(seeds) > width or not (has_variation_rows or has_cell_rows):
+        return []
     names = [variation.id for variation in preview.variations]
     colours = assign_series_colours(names)
     styled_names = [(escape_unprintable(name), make_style(colours.get(name, "accent"))) for name in names]
-    seeds = preview.seeds
     if preview.sweep is None:
         rows = [GridRow((Text(name, style),), [Text(SQUARE, style)] * len(seeds)) for name, style in styled_names]
         return _draw_grid((SEED_HEADER,), rows, seeds, width, max_height)
     heading, labels = _label_cells(preview)
     notes = [cell_texts.get(cell.label, "") for cell in preview.cells]
-    variation_rows = [
-        GridRow(
-            (Text("" if number else label), Text(name, style)),
-            [Text(SQUARE, style)] * len(seeds),
-            "" if number else note,
-        )
-        for label, note in zip(labels, notes, strict=True)
-        for number, (name, style) in enumerate(styled_names)
-    ]
-    squares = Text().join(Text(SQUARE, style) for _, style in styled_names)
-    cell_rows = [
-        GridRow((Text(label),), [squares] * len(seeds), note) for label, note in zip(labels, notes, strict=True)
-    ]
-    arrangements = [((heading, SEED_HEADER), variation_rows)] if len(names) > 1 else []
-    for (headers, rows), has_notes in product([*arrangements, ((heading,), cell_rows)], (True, False)):
+    arrangements: list[tuple[tuple[str, ...], list[GridRow]]] = []
+    if has_variation_rows and len(names) > 1:
+        variation_rows = [
+            GridRow(
+                (Text("" if number else label), Text(name, style)),
+                [Text(SQUARE, style)] * len(seeds),
+                "" if number else note,
+            )
+            for label, note in zip(labels, notes, strict=True)
+            for number, (name, style) in enumerate(styled_names)
+        ]
+        arrangements.append(((heading, SEED_HEADER), variation_rows))
+    if has_cell_rows:
+        squares = Text().join(Text(SQUARE, style) for _, style in styled_names)
+        cell_rows = [
+            GridRow((Text(label),), [squares] * len(seeds), note) for label, note in zip(labels, notes, strict=True)
+        ]
+        arrangements.append(((heading,), cell_rows))
+    for (headers, rows), has_notes in product(arrangements, (True, False)):
         shown_rows = rows if has_notes else [replace(row, note="") for row in rows]
         if grid := _draw_grid(headers, shown_rows, seeds, width, max_height):
             return grid

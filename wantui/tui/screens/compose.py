@@ -184,8 +184,7 @@ class ComposeScreen(BaseScreen):
     def _show_machine_refusals(self, message: MachineExamined) -> None:
         if message.refusals and self.preview is message.preview:
             self.preview = replace(message.preview, refusals=(*message.preview.refusals, *message.refusals))
-            self.cost_pane.replace_preview(self.preview)
-            self._show_next_action()
+            self.cost_pane.replace_preview(self.preview, self._describe_next_action())
 
     def _show_preview(self, message: BatchPreviewed, empty_text: str) -> None:
         """Show the preview of the draft, or the reason of a failure.
@@ -197,19 +196,17 @@ class ComposeScreen(BaseScreen):
         self._show_error(message.error, message.error_position)
         self.variations.show_preview(message.preview, message.tokenizer_path, empty_text)
         changes = self.config_pane.list_changes()
-        self.cost_pane.show_costs(message.preview, message.cost_lines, message.cell_texts, changes)
-        self._show_next_action()
+        self.cost_pane.show_costs(
+            message.preview, message.cost_lines, message.cell_texts, changes, self._describe_next_action()
+        )
 
-    def _show_next_action(self) -> None:
-        """Show what the key that queues the batch does, or why it does nothing."""
+    def _describe_next_action(self) -> tuple[str, str]:
+        """Return what the key that queues the batch does, or why it does nothing, and details."""
         if self.preview is None:
-            texts = ["" if self.template_editor.text.strip() else FIRST_STEPS]
-        elif self.preview.refusals:
-            texts = ["F5 cannot queue this batch: see ✗ above"]
-        else:
-            videos_text = format_count(self.preview.video_count, "video")
-            texts = [f"press F5 to queue {videos_text}", "then F2: queue, F3: progress"]
-        self.cost_pane.show_next_action(*texts)
+            return "" if self.template_editor.text.strip() else FIRST_STEPS, ""
+        if self.preview.refusals:
+            return "F5 cannot queue this batch: see ✗ above", ""
+        return f"press F5 to queue {format_count(self.preview.video_count, 'video')}", "then F2: queue, F3: progress"
 
     def _show_error(self, error: str, error_position: int | None) -> None:
         self.error_line.display = bool(error)

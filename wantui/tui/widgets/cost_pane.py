@@ -1,10 +1,10 @@
 """Pane of Compose with the predicted cost, the warnings and the errors of the draft's batch."""
 
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.style import Style
 from rich.text import Text
@@ -25,21 +25,35 @@ if TYPE_CHECKING:
     from wantui.batches.batch_cost import CostLine
     from wantui.planning import BatchPreview
 
+CostDetails = Literal["parts", "notes", "values", "short", "fewest"]
+"""Details of the costs, from most to least; `fewest` also omits the power."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Contents of the pane."""
+
+    details: CostDetails
+    has_changes: bool = True
+    """Whether the changed settings are shown."""
+    has_plan: bool = True
+    """Whether the plan is shown; without effect if no plan fits into the pane."""
+
+
 LAYOUTS = (
-    ("parts", True, True),
-    ("notes", True, True),
-    ("notes", False, True),
-    ("values", True, True),
-    ("values", False, True),
-    ("short", False, True),
-    ("fewest", False, True),
-    ("parts", True, False),
-    ("notes", True, False),
-    ("values", True, False),
-    ("values", False, False),
+    Layout("parts"),
+    Layout("notes"),
+    Layout("notes", has_changes=False),
+    Layout("values"),
+    Layout("values", has_changes=False),
+    Layout("short", has_changes=False),
+    Layout("fewest", has_changes=False),
+    Layout("parts", has_plan=False),
+    Layout("notes", has_plan=False),
+    Layout("values", has_plan=False),
+    Layout("values", has_changes=False, has_plan=False),
 )
-"""Contents of the pane, of which the first one that fits is shown: the details of the costs, and whether the changed
-settings and the plan are shown. `fewest` omits the power."""
+"""Layouts in order of preference; the pane shows the first one that fits."""
 GAPS = ((1, 1), (1, 0), (0, 1), (0, 0))
 """Numbers of empty lines before the plan and before the next action, in the order in which they are tried."""
 
@@ -76,19 +90,21 @@ class CostPane(KeyTitleMixin, Vertical):
         cost_lines: "Sequence[CostLine]",
         cell_texts: Mapping[str, str],
         changes: Sequence[tuple[str, str]],
+        next_action: tuple[str, str],
     ) -> None:
         """Show the costs of a batch, and of each cell of its sweep; None clears the pane.
 
         Args:
             changes: name of the config, then name and value of each changed setting; empty if none is changed.
+            next_action: see `show_next_action`.
         """
         self.preview, self.cost_lines, self.cell_texts = preview, cost_lines, cell_texts
-        self.changes = changes
+        self.changes, self.next_action = changes, next_action
         self._draw_costs()
 
-    def replace_preview(self, preview: "BatchPreview") -> None:
+    def replace_preview(self, preview: "BatchPreview", next_action: tuple[str, str]) -> None:
         """Show the same batch with other refusals or warnings."""
-        self.preview = preview
+        self.preview, self.next_action = preview, next_action
         self._draw_costs()
 
     def show_next_action(self, text: str, details: str = "") -> None:
@@ -106,15 +122,17 @@ class CostPane(KeyTitleMixin, Vertical):
         """Return the first of `LAYOUTS` that fits, if necessary without empty lines; else, shorten warnings."""
         messages, next_action = self._wrap_messages(width), self._wrap_next_action(width)
         fixed_lines = [line for lines in messages for line in lines]
-        has_plan = bool(self._draw_plan(width, sys.maxsize))
-        for (details, has_changes, shows_plan), (plan_gap, tail_gap) in product(LAYOUTS, GAPS):
-            costs = self._draw_cost_lines(width, details)
-            changes = label_lines("config", draw_changes(self.changes, width - NAME_WIDTH)) if has_changes else []
+        changes = label_lines("config", draw_changes(self.changes, width - NAME_WIDTH))
+        plans = self._draw_plans(width, height)
+        draw_costs = cache(partial(self._draw_cost_lines, width))
+        for layout, (plan_gap, tail_gap) in product(LAYOUTS, GAPS):
+            costs, shown_changes = draw_costs(layout.details), changes if layout.has_changes else []
             tail = [*[Text("")] * tail_gap, *next_action] if next_action else []
-            free_height = height - len(costs) - len(fixed_lines) - len(changes) - len(tail)
-            plan = self._draw_plan(width, free_height - plan_gap) if shows_plan and has_plan else []
-            if free_height >= 0 and bool(plan) == (shows_plan and has_plan):
-                return [*costs, *fixed_lines, *changes, *([Text("")] * plan_gap if plan else []), *plan, *tail]
+            free_height = height - len(costs) - len(fixed_lines) - len(shown_changes) - len(tail)
+            shown_plans = plans if layout.has_plan else []
+            plan = next((plan for plan in shown_plans if len(plan) <= free_height - plan_gap), [])
+            if free_height >= 0 and bool(plan) == bool(shown_plans):
+                return [*costs, *fixed_lines, *shown_changes, *([Text("")] * plan_gap if plan else []), *plan, *tail]
         return self._cut_messages(messages, next_action, width, height)
 
     def _cut_messages(self, messages: list[list[Text]], next_action: list[Text], width: int, height: int) -> list[Text]:
@@ -138,8 +156,8 @@ class CostPane(KeyTitleMixin, Vertical):
             ),
         ]
 
-    def _draw_cost_lines(self, width: int, details: str) -> list[Text]:
-        """Return the costs with the details of one of `LAYOUTS`."""
+    def _draw_cost_lines(self, width: int, details: CostDetails) -> list[Text]:
+        """Return the costs with the details of a layout."""
         make_style = self.cost_text.make_colour_style
         if details in ("parts", "notes"):
             return draw_cost_rows(self.cost_lines, width, make_style, shows_parts=details == "parts")
@@ -150,6 +168,13 @@ class CostPane(KeyTitleMixin, Vertical):
             costs = [cost for cost in costs if cost.name != "power"]
         return draw_cost_values(costs, width, make_style)
 
+    def _draw_plans(self, width: int, height: int) -> list[list[Text]]:
+        """Return the plan that `_draw_plan` prefers at a height, then those at lower heights."""
+        plans: list[list[Text]] = []
+        while plan := self._draw_plan(width, len(plans[-1]) - 1 if plans else height):
+            plans.append(plan)
+        return plans
+
     def _draw_plan(self, width: int, height: int) -> list[Text]:
         """Return the grid of the videos, or else the cells of a sweep; empty if neither fits."""
         assert self.preview is not None
@@ -158,6 +183,8 @@ class CostPane(KeyTitleMixin, Vertical):
             lines = draw_planned_videos(self.preview, width - label_width, make_style, self.cell_texts, height)
             if lines:
                 return label_lines(label, lines) if label else lines
+        if len(self.cell_texts) > height:
+            return []
         texts = [f"{replace_names(label)}: {text}" for label, text in self.cell_texts.items()]
         lines = [line for text in texts for line in wrap_text(text, width - NAME_WIDTH, Style(dim=True))]
         return label_lines("plan", lines) if len(lines) <= height else []
